@@ -1,0 +1,130 @@
+"""Artifacts on disk: atomic writes, hashes, and JSON that is the same to the byte every time."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from facekiln.errors import KilnError
+
+_CHUNK = 1 << 20
+
+
+def sha256_of(path: Path | str) -> str:
+    """Return the sha256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        KilnError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+    return digest.hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """Return the sha256 of a text's UTF-8 bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _raise_write_error(path: Path, error: OSError) -> None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise KilnError(
+            "the disk is full; nothing was written",
+            file=path,
+            hint="free some space or choose another results folder, then run the same command again",
+        ) from error
+    raise KilnError(f"cannot be written: {error.strerror}", file=path) from error
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; rename it to `path` on success, remove it on any failure.
+
+    Raises:
+        KilnError: the disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    part = _part_of(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        part.replace(target)
+    except OSError as error:
+        _raise_write_error(target, error)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success it replaces `path` whole, on failure it is removed.
+
+    Raises:
+        KilnError: the disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    part = _part_of(target)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if target.exists():
+            shutil.rmtree(target)
+        part.replace(target)
+    except OSError as error:
+        _raise_write_error(target, error)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a whole file atomically (see `atomic_path`)."""
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a UTF-8 text file atomically (see `atomic_path`)."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as sorted, indented JSON, atomically and the same to the byte every time.
+
+    Raises:
+        KilnError: the disk is full or the folder cannot be written.
+        ValueError: the value holds NaN or infinity, which JSON has no form for.
+    """
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        KilnError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+    except ValueError as error:
+        raise KilnError(f"is not JSON: {error}", file=path) from error

@@ -1,0 +1,88 @@
+"""`facekiln NOUN VERB ...`: the one command line; every rule of the workflow calls it.
+
+Each noun is a module of `facekiln.commands`, imported only when asked for, so that `facekiln --help` and every
+verb that needs no torch start without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from facekiln import __version__
+from facekiln.errors import GateError, KilnError
+
+NOUNS = {
+    "checkpoint": "train, fetch and look into checkpoints",
+    "torchscript": "trace a network",
+    "onnx": "export, simplify and compare ONNX graphs",
+    "caffe": "convert ONNX to Caffe, look into Caffe pairs",
+    "calibration": "make the image set that quantisation is calibrated on",
+    "nnie": "legalise, configure, map, run and inspect for HiSilicon NNIE",
+    "parity": "run two stages side by side and compare them",
+    "detect": "find faces in pictures with any stage",
+    "explain": "tell the whole story of an artifact",
+    "models": "list the models that exist",
+    "doctor": "show what is installed and what is missing",
+}
+
+_EPILOG = """examples:
+  facekiln explain results/nnie/retinaface_640.wk
+  facekiln nnie inspect results/nnie/retinaface_640.wk
+  facekiln caffe convert --help
+"""
+
+
+def build_parser(noun: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; only the module of `noun` is imported."""
+    parser = argparse.ArgumentParser(
+        prog="facekiln",
+        description="Face models to edge-chip artifacts, one step at a time. Each rule calls one of these.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"facekiln {__version__}")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write every message to this file as well")
+    nouns = parser.add_subparsers(dest="noun", metavar="NOUN", required=True)
+    for name, summary in NOUNS.items():
+        sub = nouns.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == noun:
+            importlib.import_module(f"facekiln.commands.{name}").add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0 on success, 1 on a `KilnError`, 3 on a failed gate, 130 on an interruption; argparse ends with 2.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    noun = next((word for word in arguments if word in NOUNS), None)
+    options = build_parser(noun).parse_args(arguments)
+    from facekiln.progress import set_up_logging
+
+    set_up_logging(options.log)
+    run: Callable[[argparse.Namespace], int | None] = options.run
+    try:
+        return run(options) or 0
+    except KilnError as error:
+        from facekiln.progress import log
+
+        log.error("facekiln: error: %s", error)
+        return 3 if isinstance(error, GateError) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("facekiln: interrupted; nothing half-written was left\n")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

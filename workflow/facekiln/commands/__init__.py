@@ -1,0 +1,26 @@
+"""One module per noun of the command line: arguments and calls only, the logic is in the rooms.
+
+Each module has `add_arguments(parser)`, which sets `run` on the namespace, and imports its room inside the
+functions that run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+
+def add_verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], summary: str, example: str
+) -> argparse.ArgumentParser:
+    """Add one verb to a noun's subparsers: its summary, an example and the function that runs it."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser

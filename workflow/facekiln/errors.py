@@ -1,0 +1,49 @@
+"""The one error type that reaches a user, and the notice format it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class KilnError(Exception):
+    """A failure that the user can act on.
+
+    The message names the file, the key or layer, the value, the limit and the next step, as far as each
+    applies. Every verb ends with exit status 1 when one is raised; nothing is left half written.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: Path | str | None = None,
+        where: str | None = None,
+        value: object = None,
+        limit: object = None,
+        hint: str | None = None,
+    ) -> None:
+        """Compose the message.
+
+        Args:
+            what: what is wrong, as a sentence without a full stop.
+            file: the file that it is wrong in.
+            where: the key, layer, line or field inside that file.
+            value: the offending value.
+            limit: the limit or the expected value.
+            hint: the next step for the user.
+        """
+        place = ": ".join(str(part) for part in (file, where) if part is not None)
+        details = [f"value: {value}"] if value is not None else []
+        details += [f"limit: {limit}"] if limit is not None else []
+        message = f"{place}: {what}" if place else what
+        if details:
+            message += f" ({'; '.join(details)})"
+        if hint:
+            message += f"\n  next step: {hint}"
+        super().__init__(message)
+        self.what = what
+        self.hint = hint
+
+
+class GateError(KilnError):
+    """A measured figure is outside its gate (exit status 3)."""
