@@ -1,0 +1,275 @@
+"""The one config loader: YAML in, checked against the schemas, typed objects out."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from facekiln.artifact import sha256_of_text
+from facekiln.errors import KilnError
+
+SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
+DEFAULT_FOLDER = Path("config")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Preprocessing of a model: `(x - mean) * scale` on 0..255 pixels in `colour` order."""
+
+    name: str
+    colour: str
+    mean: tuple[float, float, float]
+    scale: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Anchors: per level the box sides in pixels and the step in pixels; variances of centre and size."""
+
+    min_sizes: tuple[tuple[float, ...], ...]
+    steps: tuple[int, ...]
+    variances: tuple[float, float]
+    clip: bool = False
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Thresholds that turn raw outputs into faces."""
+
+    score_threshold: float = 0.5
+    nms_iou: float = 0.4
+    top_k: int = 5000
+    keep: int = 750
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published checkpoint, pinned."""
+
+    url: str
+    sha256: str
+    bytes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Local:
+    """A checkpoint file of the user's."""
+
+    path: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One file of config/models/."""
+
+    name: str
+    title: str
+    network: str
+    licence: str
+    sizes: dict[str, tuple[int, int]]
+    input: Input
+    outputs: tuple[str, ...]
+    options: dict[str, float] = field(default_factory=dict)
+    priors: Priors | None = None
+    decode: Decode = field(default_factory=Decode)
+    weights: str | None = None
+    recipe: str | None = None
+    published: Published | None = None
+    local: Local | None = None
+
+    def size(self, label: str) -> tuple[int, int]:
+        """Return (height, width) of a size label.
+
+        Raises:
+            KilnError: the model does not declare that size.
+        """
+        return self.sizes[known(label, self.sizes, f"size of model '{self.name}'")]
+
+    def declaration(self) -> dict[str, Any]:
+        """What a checkpoint's bytes do not say but its outputs depend on: colour, mean, slope, anchors."""
+        return {
+            "network": self.network,
+            "options": dict(self.options),
+            "input": asdict(self.input),
+            "priors": asdict(self.priors) if self.priors else None,
+        }
+
+    def digest(self, *fields: str) -> str:
+        """Return a hash of the named fields, for Snakemake's params: a change of them reruns the rule."""
+        whole = asdict(self)
+        return sha256_of_text(repr([(name, whole[name]) for name in fields]))[:16]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything below config/."""
+
+    weights: str
+    mirror: str | None
+    targets: tuple[str, ...]
+    calibration: dict[str, Any]
+    parity: dict[str, Any]
+    models: dict[str, Model]
+    chips: dict[str, dict[str, Any]]
+
+    def model(self, name: str) -> Model:
+        """Return a model by name.
+
+        Raises:
+            KilnError: no such model; the message suggests the nearest.
+        """
+        return self.models[known(name, self.models, "model")]
+
+    def weights_of(self, model: str) -> str:
+        """Return `synthetic`, `published` or `local` for a model.
+
+        Raises:
+            KilnError: the model lacks the section that this kind of weights needs.
+        """
+        declared = self.model(model)
+        kind = declared.weights or self.weights
+        section = {"synthetic": "recipe", "published": "published", "local": "local"}[kind]
+        if getattr(declared, section) is None:
+            raise KilnError(
+                f"weights are '{kind}' but the model has no '{section}'",
+                file=DEFAULT_FOLDER / "models" / f"{model}.yaml",
+                hint=f"add `{section}:` to it, or set another `weights:` there or in {DEFAULT_FOLDER}/config.yaml",
+            )
+        return kind
+
+
+def known(name: str, names: Iterable[str], kind: str) -> str:
+    """Return `name` if it is one of `names`.
+
+    Raises:
+        KilnError: it is not; the message suggests the nearest and lists all.
+    """
+    choices = list(names)
+    if name in choices:
+        return name
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    suggestion = f"; did you mean '{near[0]}'?" if near else ""
+    raise KilnError(f"unknown {kind} '{name}'{suggestion} (known: {', '.join(choices) or 'none'})")
+
+
+def read_yaml(path: Path | str) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        KilnError: missing, unreadable or not YAML; the message has the line.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KilnError(f"is not YAML: {error}", file=path) from error
+
+
+@functools.cache
+def _schema(name: str) -> Any:
+    return read_yaml(SCHEMAS / f"{name}.yaml")
+
+
+def _fill_defaults(schema: Mapping[str, Any], value: Any) -> None:
+    if not isinstance(value, dict):
+        return
+    for key, sub in schema.get("properties", {}).items():
+        if key not in value and "default" in sub:
+            default = sub["default"]
+            value[key] = dict(default) if isinstance(default, dict) else default
+        if key in value:
+            _fill_defaults(sub, value[key])
+
+
+def check(value: Any, schema_name: str, file: Path | str) -> dict[str, Any]:
+    """Check `value` against workflow/schemas/{schema_name}.yaml and return it with defaults filled in.
+
+    Raises:
+        KilnError: names the file, the key, the value and the limit, and suggests a near key.
+    """
+    from jsonschema import Draft202012Validator  # slow to import, and not needed by `--help`
+
+    schema = _schema(schema_name)
+    errors = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda e: list(map(str, e.path)))
+    for error in errors:
+        where = ".".join(map(str, error.absolute_path)) or None
+        if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+            names = list(error.schema.get("properties", {}))
+            unknown = next(key for key in error.instance if key not in names)
+            try:
+                known(str(unknown), names, "key")
+            except KilnError as suggestion:
+                raise KilnError(str(suggestion), file=file, where=where) from None
+        raise KilnError(error.message, file=file, where=where, hint=f"see workflow/schemas/{schema_name}.yaml")
+    checked: dict[str, Any] = value
+    _fill_defaults(schema, checked)
+    return checked
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _model(path: Path) -> Model:
+    raw = read_yaml(path)
+    if isinstance(raw, dict) and isinstance(raw.get("sizes"), dict):
+        raw["sizes"] = {str(label): shape for label, shape in raw["sizes"].items()}
+    value = {key: _tuples(item) for key, item in check(raw, "model", path).items()}
+    sections = {"input": Input, "priors": Priors, "decode": Decode, "published": Published, "local": Local}
+    for key, section in sections.items():
+        if key in value:
+            value[key] = section(**{name: _tuples(item) for name, item in value[key].items()})
+    value["sizes"] = {label: _tuples(shape) for label, shape in value["sizes"].items()}
+    return Model(name=path.stem, **value)
+
+
+def load_config(folder: Path | str = DEFAULT_FOLDER, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Load config.yaml, models/*.yaml and chips/*.yaml of a folder.
+
+    Args:
+        folder: the config folder.
+        overrides: top-level keys of config.yaml that win over the file (Snakemake's `--config`).
+
+    Raises:
+        KilnError: a file is missing, not YAML, or breaks its schema.
+    """
+    folder = Path(folder)
+    main = folder / "config.yaml"
+    value = check({**(read_yaml(main) or {}), **dict(overrides or {})}, "config", main)
+    models = {path.stem: _model(path) for path in sorted((folder / "models").glob("*.yaml"))}
+    chips = {
+        path.stem: check(read_yaml(path), f"chip_{path.stem}", path)
+        for path in sorted((folder / "chips").glob("*.yaml"))
+    }
+    if not models:
+        raise KilnError("no model is declared", file=folder / "models", hint="run from the checkout's top folder")
+    return Config(
+        weights=value["weights"],
+        mirror=value["mirror"] or os.environ.get("FACEKILN_MIRROR") or None,
+        targets=tuple(value["targets"]),
+        calibration=value["calibration"],
+        parity=value["parity"],
+        models=models,
+        chips=chips,
+    )
+
+
+def load_recipe(name: str, folder: Path | str = DEFAULT_FOLDER) -> dict[str, Any]:
+    """Load a training recipe, config/training/{name}.yaml.
+
+    Raises:
+        KilnError: there is none of that name, or it breaks its schema.
+    """
+    recipes = {path.stem: path for path in sorted((Path(folder) / "training").glob("*.yaml"))}
+    path = recipes[known(name, recipes, "training recipe")]
+    return check(read_yaml(path), "recipe", path)
