@@ -1,0 +1,56 @@
+"""Fixtures that find real files; tests that need them skip, and say so, where they do not exist."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder(variable: str, fallback: str) -> Path | None:
+    named = os.environ.get(variable)
+    folder = Path(named) if named else ROOT.parent / "shared" / fallback
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's top folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Callable[[str], Path]:
+    """Return a published file of $FACEKILN_MIRROR by name, or skip."""
+
+    def find(name: str) -> Path:
+        folder = _folder("FACEKILN_MIRROR", "mirror")
+        if folder is None or not (folder / name).is_file():
+            pytest.skip(f"{name} is not here: set FACEKILN_MIRROR to a folder that holds the published files")
+        return folder / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def data() -> Callable[[str], Path]:
+    """Return a sample file or folder of $FACEKILN_DATA by relative path, or skip."""
+
+    def find(name: str) -> Path:
+        folder = _folder("FACEKILN_DATA", "data")
+        if folder is None or not (folder / name).exists():
+            pytest.skip(f"{name} is not here: set FACEKILN_DATA to a folder with the sample pictures")
+        return folder / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def sha256() -> Callable[[Path], str]:
+    """Return a function that hashes a file without the code under test."""
+    return lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
