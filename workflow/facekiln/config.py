@@ -129,6 +129,28 @@ class Config:
         """
         return self.models[known(name, self.models, "model")]
 
+    def opset(self) -> int:
+        """Return the highest ONNX opset that every configured chip's tools read.
+
+        Each chips/*.yaml declares `opset: {min, max}`; one ONNX file per model and size serves them all.
+
+        Raises:
+            KilnError: no opset satisfies all chips.
+        """
+        ranges = {name: chip["opset"] for name, chip in self.chips.items()}
+        if not ranges:
+            raise KilnError("no chip declares an opset", file=DEFAULT_FOLDER / "chips", hint="keep one chip file")
+        first = max(ranges, key=lambda name: ranges[name]["min"])
+        last = min(ranges, key=lambda name: ranges[name]["max"])
+        if ranges[last]["max"] < ranges[first]["min"]:
+            raise KilnError(
+                f"no opset suits both '{first}' (from {ranges[first]['min']}) and "
+                f"'{last}' (up to {ranges[last]['max']})",
+                file=DEFAULT_FOLDER / "chips",
+                hint="remove one of the two files, or build them in two checkouts",
+            )
+        return int(ranges[last]["max"])
+
     def weights_of(self, model: str) -> str:
         """Return `synthetic`, `published` or `local` for a model.
 

@@ -1,0 +1,28 @@
+# What exists: the config, one file of rules per artifact family, and what a bare `snakemake` builds.
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/checkpoints.smk"
+include: "workflow/rules/onnx.smk"
+include: "workflow/rules/caffe.smk"
+include: "workflow/rules/calibration.smk"
+include: "workflow/rules/nnie.smk"
+include: "workflow/rules/parity.smk"
+
+
+rule all:
+    localrule: True
+    default_target: True
+    input:
+        expand("results/{target}", target=KILN.targets),
+
+
+# Last, as it takes every name that no rule above does.
+include: "workflow/rules/unknown.smk"

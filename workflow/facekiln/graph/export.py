@@ -1,0 +1,137 @@
+"""Torch -> TorchScript and ONNX: fixed input, named outputs, a declared opset, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from facekiln.artifact import write_bytes
+from facekiln.config import Model
+from facekiln.errors import KilnError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _example(model: Model, label: str) -> torch.Tensor:
+    import torch
+
+    height, width = model.size(label)
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, 3, height, width, generator=generator) * 255 - 110
+
+
+def trace_torchscript(network: torch.nn.Module, model: Model, label: str) -> bytes:
+    """Trace the network at one size and return the TorchScript archive's bytes."""
+    import torch
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        traced = torch.jit.trace(network.eval(), _example(model, label), check_trace=False)
+    stream = io.BytesIO()
+    torch.jit.save(traced, stream)
+    return stream.getvalue()
+
+
+def export_onnx(network: torch.nn.Module, model: Model, label: str, opset: int) -> onnx.ModelProto:
+    """Export the network at one size.
+
+    Returns:
+        A checked ONNX model: input `model.input.name` float32 [1, 3, H, W], outputs named `model.outputs`.
+
+    Raises:
+        KilnError: the exporter cannot express the network at this opset, or the outputs are not as declared.
+    """
+    import torch
+
+    stream = io.BytesIO()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The graph of the tracing exporter is what Caffe-generation tools can follow; the newer one
+            # needs opset 18.
+            torch.onnx.export(
+                network.eval(),
+                (_example(model, label),),
+                stream,
+                input_names=[model.input.name],
+                output_names=list(model.outputs),
+                opset_version=opset,
+                do_constant_folding=True,
+                dynamo=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise KilnError(
+            f"cannot be exported at opset {opset}: {error}",
+            file=f"model '{model.name}'",
+            hint="raise `opset.max` of the chip that sets it (config/chips/*.yaml)",
+        ) from error
+    exported = onnx.load_from_string(stream.getvalue())
+    # The exporter writes its own version here, and nothing of ours.
+    exported.doc_string = ""
+    onnx.checker.check_model(exported)
+    names = [output.name for output in exported.graph.output]
+    if names != list(model.outputs):
+        raise KilnError(
+            "the network's outputs are not those declared",
+            file=f"config/models/{model.name}.yaml",
+            where="outputs",
+            value=list(model.outputs),
+            limit=f"{len(names)} outputs",
+        )
+    return exported
+
+
+def save_onnx(model: onnx.ModelProto, path: Path | str) -> None:
+    """Write an ONNX model atomically, with deterministic bytes."""
+    write_bytes(path, model.SerializeToString(deterministic=True))
+
+
+def load_onnx(path: Path | str) -> onnx.ModelProto:
+    """Read and check an ONNX model.
+
+    Raises:
+        KilnError: missing, truncated, not ONNX, or not valid.
+    """
+    data = _read(path)
+    if data[:64].lstrip()[:1] == b"<":
+        raise KilnError(
+            "is a web page or XML, not an ONNX model", file=path, hint="download the raw file, and check its sha256"
+        )
+    try:
+        model = onnx.load_from_string(data)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf and the checker raise unrelated types
+        raise KilnError(f"is not a valid ONNX model: {_first_line(error)}", file=path) from error
+    return model
+
+
+def _read(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def census(model: onnx.ModelProto) -> dict[str, int]:
+    """Count the nodes of each op type, in alphabetical order."""
+    counts: dict[str, int] = {}
+    for node in model.graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def shapes(model: onnx.ModelProto) -> dict[str, list[Any]]:
+    """Return the shapes of the graph's inputs and outputs by name; a symbolic dimension is its name."""
+    return {
+        value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+        for value in [*model.graph.input, *model.graph.output]
+    }

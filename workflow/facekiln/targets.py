@@ -1,0 +1,121 @@
+"""What the rules ask: which files an artifact is made from, and whether its name makes sense.
+
+Plain functions on a loaded config, so that they are tested without Snakemake. A name that makes no sense raises
+a `KilnError` with a suggestion, which the rules turn into Snakemake's own error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from facekiln.config import Config, known
+from facekiln.errors import KilnError
+
+RESULTS = "results"
+
+# Every artifact that has a parent to be compared with: its pattern, and the pattern of the parent.
+PARENTS = {
+    "torchscript/{model}_{size}.pt": "checkpoints/{model}.pth",
+    "onnx/{model}_{size}.onnx": "checkpoints/{model}.pth",
+    "onnx/{model}_{size}.sim.onnx": "onnx/{model}_{size}.onnx",
+    "caffe/{model}_{size}.caffemodel": "onnx/{model}_{size}.sim.onnx",
+    "nnie/{model}_{size}.wk": "caffe/{model}_{size}.caffemodel",
+    "nnie/{model}_{size}_int16.wk": "caffe/{model}_{size}.caffemodel",
+}
+
+
+def matching(pattern: str, path: str) -> dict[str, str] | None:
+    """Return the wildcards of `path` under a `{model}_{size}` pattern, or None where it does not match."""
+    regex = re.escape(pattern).replace(r"\{model\}", r"(?P<model>\w+)").replace(r"\{size\}", r"(?P<size>\d+)")
+    found = re.fullmatch(regex, path)
+    return found.groupdict() if found else None
+
+
+class Targets:
+    """Input files of rules, with names checked."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def models_with(self, weights: str) -> str:
+        """Return a regular expression for the models whose weights are of that kind (nothing where none is)."""
+        names = [
+            name
+            for name, model in self.config.models.items()
+            if (model.weights or self.config.weights) == weights and getattr(model, _SECTION[weights])
+        ]
+        return "|".join(map(re.escape, names)) or "(?!)"
+
+    def checkpoint(self, model: str, size: str | None = None) -> str:
+        """Return the path of a model's checkpoint, the model, its weights and the size being known.
+
+        Raises:
+            KilnError: unknown model or size (with a suggestion), or weights the model cannot have.
+        """
+        declared = self.config.model(model)
+        if size is not None:
+            declared.size(size)
+        self.config.weights_of(model)
+        return f"{RESULTS}/checkpoints/{model}.pth"
+
+    def check_size_for_chip(self, chip: str, model: str, size: str) -> None:
+        """Check that a chip's tools take a model's input size.
+
+        Raises:
+            KilnError: unknown model or size, or a side that is no multiple of the chip's `size_multiple`.
+        """
+        multiple = int(self.config.chips[chip]["size_multiple"])
+        declared = self.config.model(model)
+        if size not in declared.sizes and int(size) % multiple:
+            raise KilnError(
+                f"size {size} is not a multiple of {multiple}",
+                file=f"{RESULTS}/{chip}/{model}_{size}",
+                value=size,
+                limit=f"the feature pyramid's upsampled maps would need a Crop layer, which {chip} has not",
+                hint=f"known sizes of '{model}': {', '.join(declared.sizes)}",
+            )
+        for side, pixels in zip(("height", "width"), declared.size(size), strict=True):
+            if pixels % multiple:
+                raise KilnError(
+                    f"{side} {pixels} is not a multiple of {multiple}",
+                    file=f"config/models/{model}.yaml",
+                    where=f"sizes.{size}",
+                    value=pixels,
+                    limit=f"the feature pyramid's upsampled maps would need a Crop layer, which {chip} has not",
+                    hint=f"use a multiple of {multiple}",
+                )
+
+    def parent_of(self, artifact: str) -> str:
+        """Return the artifact that `artifact` (below results/) is compared with.
+
+        Raises:
+            KilnError: it is of no kind that has a parent, or its model or size is unknown.
+        """
+        for pattern, parent in PARENTS.items():
+            wildcards = matching(pattern, artifact)
+            if wildcards:
+                self.checkpoint(**wildcards)
+                return f"{RESULTS}/{parent.format(**wildcards)}"
+        raise KilnError(
+            f"'{artifact}' has no parent to be compared with",
+            file=f"{RESULTS}/parity/{artifact}.json",
+            hint="compare one of: " + ", ".join(PARENTS),
+        )
+
+    def explain_unknown(self, path: str, patterns: Iterable[str]) -> KilnError:
+        """Return the error for a target that no rule makes, with the nearest name that one would make."""
+        folders = sorted({pattern.split("/")[0] for pattern in patterns})
+        folder, _, rest = path.partition("/")
+        try:
+            known(folder, folders, f"folder in '{RESULTS}/{path}', target")
+        except KilnError as error:
+            return error
+        forms = sorted(pattern for pattern in patterns if pattern.startswith(f"{folder}/"))
+        return KilnError(
+            f"no rule makes '{RESULTS}/{folder}/{rest}'",
+            hint=f"names in {RESULTS}/{folder}/ are: {', '.join(forms)}; models: {', '.join(self.config.models)}",
+        )
+
+
+_SECTION = {"synthetic": "recipe", "published": "published", "local": "local"}

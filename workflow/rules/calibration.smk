@@ -1,0 +1,18 @@
+# results/calibration/{model}_{size}/: pictures at the network's size, their list, and what they are
+
+
+rule make_calibration:
+    output:
+        images=directory("results/calibration/{model}_{size}/images"),
+        names="results/calibration/{model}_{size}/list.txt",
+        facts="results/calibration/{model}_{size}/calibration.json",
+    params:
+        code=fingerprint("facekiln.data.calibration"),
+        declared=declared("sizes"),
+        chosen=KILN.calibration,
+    log:
+        "logs/calibration/{model}_{size}.log",
+    shell:
+        "facekiln --log {log} calibration make --model {wildcards.model} --size {wildcards.size}"
+        " --source {params.chosen[source]:q} --count {params.chosen[count]} --seed {params.chosen[seed]}"
+        " --output results/calibration/{wildcards.model}_{wildcards.size}"

@@ -1,0 +1,53 @@
+# results/nnie/{model}_{size}.wk (8 bit) and {model}_{size}_int16.wk, and what the mapper is given
+
+
+def caffe_for_nnie(wildcards):
+    or_stop(TARGETS.check_size_for_chip, "nnie", wildcards.model, wildcards.size)
+    return {
+        part: f"results/caffe/{wildcards.model}_{wildcards.size}.{ending}"
+        for part, ending in {"prototxt": "prototxt", "caffemodel": "caffemodel", "heads": "heads.json"}.items()
+    }
+
+
+rule legalise_nnie:
+    input:
+        unpack(caffe_for_nnie),
+    output:
+        prototxt="results/nnie/{model}_{size}.prototxt",
+        caffemodel="results/nnie/{model}_{size}.caffemodel",
+        heads="results/nnie/{model}_{size}.heads.json",
+    params:
+        code=fingerprint("facekiln.chips.nnie.legalise"),
+        limits=KILN.chips["nnie"],
+    log:
+        "logs/nnie/{model}_{size}.legalise.log",
+    shell:
+        "facekiln --log {log} nnie legalise {input.prototxt} {input.caffemodel} --heads {input.heads}"
+        " --model {wildcards.model} --size {wildcards.size} --output-prefix results/nnie/{wildcards.model}_{wildcards.size}"
+
+
+rule map_nnie:
+    input:
+        prototxt="results/nnie/{model}_{size}.prototxt",
+        caffemodel="results/nnie/{model}_{size}.caffemodel",
+        heads="results/nnie/{model}_{size}.heads.json",
+        calibration="results/calibration/{model}_{size}/calibration.json",
+    output:
+        wk="results/nnie/{model}_{size}{precision}.wk",
+        cfg="results/nnie/{model}_{size}{precision}.cfg",
+    params:
+        code=fingerprint("facekiln.chips.nnie.compile", "facekiln.chips.nnie.mapper"),
+        declared=declared("input"),
+        settings=KILN.chips["nnie"],
+        bits=lambda wc: 16 if wc.precision else 8,
+    log:
+        "logs/nnie/{model}_{size}{precision}.map.log",
+    benchmark:
+        "logs/benchmarks/nnie/{model}_{size}{precision}.map.tsv"
+    threads: 2
+    wildcard_constraints:
+        precision="|_int16",
+    shell:
+        "facekiln --log {log} nnie map --prototxt {input.prototxt} --caffemodel {input.caffemodel}"
+        " --heads {input.heads} --calibration $(dirname {input.calibration:q}) --model {wildcards.model}"
+        " --size {wildcards.size} --precision {params.bits} --cfg {output.cfg} --output {output.wk}"
