@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from facekiln.config import Config, known
 from facekiln.errors import KilnError
@@ -119,3 +120,18 @@ class Targets:
 
 
 _SECTION = {"synthetic": "recipe", "published": "published", "local": "local"}
+
+
+def model_and_size_of(path: Path | str, config: Config) -> tuple[str, str]:
+    """Return (model, size label) from an artifact's file name, `{model}_{size}...`.
+
+    Raises:
+        KilnError: the name is not of that form, or names an unknown model or size.
+    """
+    found = re.match(r"(?P<model>\w+?)_(?P<size>\d+)(?:_int16)?(?:\.|$)", Path(path).name)
+    if not found:
+        raise KilnError(
+            "its name does not say model and size", file=path, hint="name them: --model NAME --size LABEL"
+        )
+    config.model(found["model"]).size(found["size"])
+    return found["model"], found["size"]

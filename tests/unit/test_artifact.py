@@ -1,0 +1,69 @@
+"""Atomic writes: all or nothing, whatever interrupts them."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from facekiln.artifact import atomic_folder, atomic_path, read_json, sha256_of, write_bytes, write_json
+from facekiln.errors import KilnError
+
+
+def test_write_is_whole_and_leaves_no_part(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "new" / "a.bin", b"abc")
+    assert (tmp_path / "new" / "a.bin").read_bytes() == b"abc"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt, SystemExit])
+def test_interrupted_write_keeps_the_old_file(tmp_path: Path, interruption: type[BaseException]) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(interruption), atomic_path(target) as part:
+        part.write_bytes(b"half")
+        raise interruption
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_interrupted_folder_keeps_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    with atomic_folder(target) as part:
+        (part / "one").write_text("1")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as part:
+        (part / "two").write_text("2")
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["one"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KilnError, match="disk is full"), atomic_path(tmp_path / "a.bin") as part:
+        part.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_really_full_device_is_named() -> None:
+    with pytest.raises(OSError) as caught, Path("/dev/full").open("wb") as stream:
+        stream.write(b"x" * 100_000)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_json_is_the_same_to_the_byte_and_refuses_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 1, "a": [1.5, "é"]})
+    write_json(tmp_path / "b.json", {"a": [1.5, "é"], "b": 1})
+    assert sha256_of(tmp_path / "a.json") == sha256_of(tmp_path / "b.json")
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "c.json", float("nan"))
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_unreadable_json_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(KilnError, match=r"a\.json: is not JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(KilnError, match=r"b\.json: cannot be read"):
+        read_json(tmp_path / "b.json")

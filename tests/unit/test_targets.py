@@ -1,0 +1,65 @@
+"""Names of artifacts: what they are made from, and what a wrong one is told."""
+
+from pathlib import Path
+
+import pytest
+
+from facekiln.config import load_config
+from facekiln.errors import KilnError
+from facekiln.targets import PARENTS, Targets, matching
+
+
+@pytest.fixture(scope="module")
+def targets(root: Path) -> Targets:
+    return Targets(load_config(root / "config"))
+
+
+def test_names_are_taken_apart() -> None:
+    assert matching("nnie/{model}_{size}.wk", "nnie/retinaface_1mb_640.wk") == {"model": "retinaface_1mb", "size": "640"}
+    assert matching("nnie/{model}_{size}.wk", "nnie/retinaface_640_int16.wk") is None
+
+
+def test_every_pattern_matches_only_itself() -> None:
+    for pattern in PARENTS:
+        path = pattern.format(model="retinaface", size="640")
+        assert [other for other in PARENTS if matching(other, path)] == [pattern]
+
+
+def test_parent_of_an_artifact(targets: Targets) -> None:
+    assert targets.parent_of("nnie/retinaface_640_int16.wk") == "results/caffe/retinaface_640.caffemodel"
+    assert targets.parent_of("onnx/retinaface_640.sim.onnx") == "results/onnx/retinaface_640.onnx"
+
+
+def test_artifact_without_a_parent_is_told_which_have_one(targets: Targets) -> None:
+    with pytest.raises(KilnError, match=r"has no parent.*\n.*compare one of: torchscript"):
+        targets.parent_of("checkpoints/retinaface.pth")
+
+
+def test_unknown_model_and_size_get_suggestions(targets: Targets) -> None:
+    with pytest.raises(KilnError, match="did you mean 'retinaface'"):
+        targets.checkpoint("retinafac", "640")
+    with pytest.raises(KilnError, match=r"unknown size of model 'retinaface' '641'; did you mean '640'\?"):
+        targets.checkpoint("retinaface", "641")
+
+
+def test_size_that_is_no_multiple_of_32_is_refused_with_the_reason(targets: Targets) -> None:
+    with pytest.raises(KilnError, match=r"(?s)size 600 is not a multiple of 32.*Crop layer.*known sizes.*640"):
+        targets.check_size_for_chip("nnie", "retinaface", "600")
+    targets.check_size_for_chip("nnie", "retinaface", "640")
+
+
+def test_models_with_no_weights_of_a_kind_match_nothing(targets: Targets) -> None:
+    import re
+
+    assert not re.fullmatch(targets.models_with("local"), "retinaface")
+    assert re.fullmatch(targets.models_with("synthetic"), "retinaface")
+
+
+def test_unknown_folder_gets_a_suggestion(targets: Targets) -> None:
+    error = targets.explain_unknown("nnei/retinaface_640.wk", ["nnie/{model}_{size}.wk", "onnx/{model}_{size}.onnx"])
+    assert "did you mean 'nnie'?" in str(error)
+
+
+def test_unknown_name_lists_the_forms_of_its_folder(targets: Targets) -> None:
+    error = targets.explain_unknown("nnie/retinaface.wk", ["nnie/{model}_{size}.wk", "onnx/{model}_{size}.onnx"])
+    assert "names in results/nnie/ are: nnie/{model}_{size}.wk;" in str(error)

@@ -1,0 +1,91 @@
+"""`facekiln parity`: run two stages side by side and compare them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from facekiln.commands import add_verb
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of this noun."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    compare = add_verb(
+        verbs,
+        "compare",
+        _compare,
+        "run an artifact beside its parent on the same pictures; exit status 3 where a gate fails",
+        "facekiln parity compare results/onnx/retinaface_640.sim.onnx results/caffe/retinaface_640.caffemodel"
+        " --images photos/ --output parity.json",
+    )
+    compare.add_argument("parent", type=Path)
+    compare.add_argument("child", type=Path)
+    compare.add_argument("--model", help="default: from the child's name")
+    compare.add_argument("--size", help="default: from the child's name")
+    compare.add_argument("--images", help="`procedural`, or a folder of pictures (default: config.yaml's parity.images)")
+    compare.add_argument("--count", type=int, help="how many pictures (default: config.yaml's parity.count)")
+    compare.add_argument("--seed", type=int, help="default: config.yaml's parity.seed")
+    compare.add_argument("--output", type=Path, required=True)
+    compare.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from facekiln.artifact import write_json
+    from facekiln.config import load_config
+    from facekiln.errors import GateError
+    from facekiln.parity.compare import compare
+    from facekiln.targets import model_and_size_of
+
+    config = load_config(options.config)
+    model, size = options.model, options.size
+    if model is None or size is None:
+        named = model_and_size_of(options.child, config)
+        model, size = model or named[0], size or named[1]
+    report = compare(
+        options.parent,
+        options.child,
+        config.model(model),
+        size,
+        config,
+        source=options.images or config.parity["images"],
+        count=options.count or config.parity["count"],
+        seed=config.parity["seed"] if options.seed is None else options.seed,
+    )
+    _tell(report)
+    if report["passed"]:
+        write_json(options.output, report)
+        return
+    # The report of a failure is kept for reading, but never under the name that says the edge is proved.
+    failed = options.output.with_suffix(".failed.json")
+    write_json(failed, report)
+    gate = next(gate for gate in report["gates"] if gate["verdict"] == "failed")
+    raise GateError(
+        f"gate '{gate['name']}' failed",
+        file=options.child,
+        value=f"{gate['value']:.6g}",
+        limit=f"{gate['limit']:.6g}",
+        hint="; ".join(report["diverges_at"].values()) + f"; whole report: {failed}",
+    )
+
+
+def _tell(report: dict[str, object]) -> None:
+    from facekiln.progress import log
+
+    log.info("%s against %s%s", report["child"], report["parent"], "   EMULATED" if report["emulated"] else "")
+    outputs = report["outputs"]
+    assert isinstance(outputs, dict)
+    for reader, figures in outputs.items():
+        for name, value in figures.items():
+            log.info("  %s %s: cosine %.6f, max error %.2e of scale", reader, name, value["cosine"], value["max_rel"])
+    faces = report["faces"]
+    assert isinstance(faces, dict)
+    for reader, value in faces.items():
+        log.info(
+            "  %s faces: %d of %d found, %d in all, mean IoU %.4f",
+            reader,
+            value["matched"],
+            value["parent"],
+            value["child"],
+            value["mean_iou"],
+        )

@@ -1,0 +1,60 @@
+"""What this machine has: packages, vendor tools, the mirror. Nothing is imported to find out."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from facekiln.config import load_config
+from facekiln.errors import KilnError
+
+REQUIRED = ("torch", "onnx", "onnxsim", "onnxruntime", "opencv-python-headless", "protobuf", "snakemake", "numpy")
+OPTIONAL = {"MNN": "the second Caffe reader in parity reports; pip install -e .[dev]"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's answer: `ok`, `missing` (needed) or `absent` (optional)."""
+
+    verdict: str
+    what: str
+    detail: str
+
+
+def findings(config_folder: Path | str = "config") -> list[Finding]:
+    """Look at Python, packages, the config, the mirror and the mapper."""
+    rows = [Finding("ok", "python", f"{platform.python_version()} ({sys.executable})")]
+    rows += [_package(name, None) for name in REQUIRED]
+    rows += [_package(name, why) for name, why in OPTIONAL.items()]
+    try:
+        config = load_config(config_folder)
+    except KilnError as error:
+        return [*rows, Finding("missing", "config", str(error))]
+    rows.append(Finding("ok", "config", f"models: {', '.join(config.models)}; weights: {config.weights}"))
+    rows.append(_mirror(config.mirror))
+    mapper = config.chips.get("nnie", {}).get("mapper", {})
+    mode = mapper.get("mode", "emulator")
+    if mode == "local" and not shutil.which(mapper["command"][0]):
+        rows.append(Finding("missing", "nnie mapper", f"mode local, but '{mapper['command'][0]}' is not in PATH"))
+    else:
+        rows.append(Finding("ok", "nnie mapper", f"mode {mode}" + (" (files are EMULATED)" if mode == "emulator" else "")))
+    return rows
+
+
+def _package(name: str, why: str | None) -> Finding:
+    try:
+        return Finding("ok", name, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return Finding("absent", name, why) if why else Finding("missing", name, "pip install -e .")
+
+
+def _mirror(mirror: str | None) -> Finding:
+    if mirror is None:
+        return Finding("absent", "mirror", "published weights are fetched by address; set FACEKILN_MIRROR for a folder")
+    if not Path(mirror).is_dir():
+        return Finding("missing", "mirror", f"{mirror} is no folder")
+    return Finding("ok", "mirror", mirror)

@@ -1,0 +1,150 @@
+"""Run an artifact beside its parent on the same pictures, measure, judge, and say where they part."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from facekiln.artifact import sha256_of
+from facekiln.config import Config, Model
+from facekiln.data.pictures import pictures
+from facekiln.parity.agreement import agreement
+from facekiln.parity.divergence import first_divergence
+from facekiln.parity.executors import Arrays, Picture, Stage, open_stage
+from facekiln.parity.gates import Gate, judge_faces, judge_outputs
+from facekiln.parity.measure import Measure, measure, worst
+from facekiln.progress import log, progress_bar
+from facekiln.vision.detect import Faces, faces_from_outputs
+from facekiln.vision.preprocess import fit
+
+
+def choose_pictures(
+    source: str, count: int, seed: int, size: tuple[int, int]
+) -> list[tuple[str, Picture]]:
+    """Return named pictures fitted to the network's size (see `facekiln.data.pictures`)."""
+    return [(name, fit(image, size, "letterbox")[0]) for name, image in pictures(source, count, seed, size)]
+
+
+def _limits(precision: str, reader: str, gates: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(gates["second_reader" if reader.endswith("mnn") else precision])
+
+
+def _readers(child: Path) -> list[str]:
+    """OpenCV always; MNN too, where it is installed, since it shares no code with OpenCV."""
+    if child.suffix != ".caffemodel":
+        return ["opencv"]
+    return ["opencv", "mnn"] if importlib.util.find_spec("MNN") else ["opencv"]
+
+
+def compare(
+    parent_path: Path,
+    child_path: Path,
+    model: Model,
+    label: str,
+    config: Config,
+    *,
+    source: str,
+    count: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare an artifact with the one that it was made from.
+
+    Args:
+        parent_path: the reference artifact.
+        child_path: the artifact in question.
+        model: the model of both.
+        label: the size's label.
+        config: `config.parity["gates"]` are the limits.
+        source: "procedural" or a folder of pictures.
+        count: how many pictures.
+        seed: decides which.
+
+    Returns:
+        The report, ready for JSON: both files with hashes, pictures, per reader and output the worst figures,
+        agreement of faces, gates with verdicts, the first divergence where a gate failed, `passed`.
+
+    Raises:
+        KilnError: an artifact cannot be run, or the two have different outputs.
+    """
+    gates_of = config.parity["gates"]
+    parent = open_stage(parent_path, model, config)
+    chosen = choose_pictures(source, count, seed, model.size(label))
+    readers = _readers(child_path)
+    report: dict[str, Any] = {
+        "parent": {"path": str(parent_path), "sha256": sha256_of(parent_path), "runs_in": parent.name},
+        "child": {"path": str(child_path), "sha256": sha256_of(child_path), "runs_in": []},
+        "pictures": {"source": source, "seed": seed, "names": [name for name, _ in chosen]},
+        "outputs": {},
+        "faces": {},
+        "gates": [],
+        "diverges_at": {},
+        "emulated": False,
+    }
+    with progress_bar(len(chosen) * (1 + len(readers)), f"parity {child_path.name}", "run") as bar:
+        references = []
+        for _, picture in chosen:
+            references.append(parent.run(picture))
+            bar.update(1)
+        for reader in readers:
+            child = open_stage(child_path, model, config, reader=reader)
+            outputs = []
+            for _, picture in chosen:
+                outputs.append(child.run(picture))
+                bar.update(1)
+            _add_reader(report, parent, child, [p for _, p in chosen], references, outputs, model, label, gates_of)
+    report["passed"] = all(gate["verdict"] != "failed" for gate in report["gates"])
+    return report
+
+
+def _add_reader(
+    report: dict[str, Any],
+    parent: Stage,
+    child: Stage,
+    chosen: list[Picture],
+    references: list[Arrays],
+    outputs: list[Arrays],
+    model: Model,
+    label: str,
+    gates_of: Mapping[str, Any],
+) -> None:
+    limits = _limits(child.precision, child.name, gates_of)
+    figures = {
+        name: worst([_measure(name, a, b) for a, b in zip(references, outputs, strict=True)]) for name in model.outputs
+    }
+    report["child"]["runs_in"].append(child.name)
+    report["emulated"] = report["emulated"] or child.emulated
+    report["outputs"][child.name] = {name: value.as_dict() for name, value in figures.items()}
+    gates: list[Gate] = judge_outputs(figures, limits, child.name)
+    if model.priors:
+        pairs = [
+            (_faces(a, model, label), _faces(b, model, label)) for a, b in zip(references, outputs, strict=True)
+        ]
+        faces = agreement(pairs)
+        report["faces"][child.name] = faces.as_dict()
+        gates += judge_faces(faces, limits["faces"], child.name)
+    report["gates"] += [asdict(gate) for gate in gates]
+    if any(gate.verdict == "failed" for gate in gates):
+        divergence = first_divergence(parent, child, chosen[0], limits)
+        report["diverges_at"][child.name] = str(divergence) if divergence else "no single tensor is outside the limits"
+        log.error("%s: %s", child.name, report["diverges_at"][child.name])
+
+
+def _measure(name: str, a: Arrays, b: Arrays) -> Measure:
+    from facekiln.errors import KilnError
+
+    if name not in a or name not in b or a[name].shape != b[name].shape:
+        raise KilnError(
+            "the two stages have different outputs",
+            where=name,
+            value={key: list(value.shape) for key, value in b.items()},
+            limit={key: list(value.shape) for key, value in a.items()},
+            hint="rebuild both from the same checkpoint and size",
+        )
+    return measure(a[name], b[name])
+
+
+def _faces(outputs: Arrays, model: Model, label: str) -> Faces:
+    return faces_from_outputs(outputs, model, model.size(label))
