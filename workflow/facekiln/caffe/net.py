@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,3 +70,18 @@ class Net:
                     written.remove(top)
                 written.append(top)
         return [top for top in written if top not in read]
+
+    def copy(self) -> Net:
+        """Return a copy whose layers can be edited; it shares weight arrays, so replace, never write them."""
+        layers = [
+            Layer(
+                layer.name,
+                layer.type,
+                list(layer.bottoms),
+                list(layer.tops),
+                copy.deepcopy(layer.params),
+                list(layer.blobs),
+            )
+            for layer in self.layers
+        ]
+        return Net(self.name, {name: list(shape) for name, shape in self.inputs.items()}, layers)
