@@ -1,0 +1,48 @@
+"""Non-maximum suppression and overlaps: the one of each."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+def iou_matrix(a: Floats, b: Floats, extent: float = 0.0) -> Floats:
+    """Return the IoU of every pair: [len(a), len(b)] for corner boxes [.., 4].
+
+    Args:
+        a: x1, y1, x2, y2.
+        b: x1, y1, x2, y2.
+        extent: added to each side's length: 1 for the convention in which corners are pixel indices (WIDER FACE's
+            evaluator, Pytorch_Retinaface's NMS), 0 for points of the plane.
+    """
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = np.clip(bottom_right - top_left + extent, 0, None).prod(axis=2)
+    area_a = np.clip(a[:, 2:] - a[:, :2] + extent, 0, None).prod(axis=1)
+    area_b = np.clip(b[:, 2:] - b[:, :2] + extent, 0, None).prod(axis=1)
+    union = area_a[:, None] + area_b[None, :] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def nms(boxes: Floats, scores: Floats, iou: float, extent: float = 1.0) -> NDArray[np.int64]:
+    """Keep the best box of each cluster (greedy).
+
+    Args:
+        boxes: [N, 4] corners, pixels.
+        scores: [N].
+        iou: boxes that overlap a kept one by more than this are dropped.
+        extent: see `iou_matrix`; 1 as in Pytorch_Retinaface, whose published counts depend on it.
+
+    Returns:
+        Indices of the kept boxes, best score first; equal scores keep their order.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while order.size:
+        best, order = int(order[0]), order[1:]
+        kept.append(best)
+        overlaps = iou_matrix(boxes[best : best + 1], boxes[order], extent)[0]
+        order = order[overlaps <= iou]
+    return np.asarray(kept, dtype=np.int64)
