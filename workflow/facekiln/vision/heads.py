@@ -1,9 +1,9 @@
 """How the maps of a chip's network form the model's outputs.
 
-A detector's ONNX graph ends in outputs [1, N, values] (N priors; 4 box, 2 score or 10 landmark values). Chips' tools
-cannot make those: their networks end in one map [1, channels, H, W] per level and output. A `HeadMap` says how
-the values of one map are laid out; `assemble` makes the canonical outputs and `split` goes back. The order of priors
-is that of `facekiln.vision.priors`: level, row, column, anchor.
+A detector's ONNX graph ends in outputs [1, N, values] (N priors; 4 box, 2 score or 10 landmark values). Chips'
+tools cannot make those: their networks end in one map [1, channels, H, W] per level and output. A `HeadMap` says
+how the values of one map are laid out; `assemble` makes the canonical outputs and `split` goes back. The order of
+priors is that of `facekiln.vision.priors`: level, row, column, anchor.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class HeadMap:
         cells: (H, W) of the map; (1, 1) for a plain vector.
         anchors: priors per cell.
         values: values per prior.
-        order: "anchor_major": channel = anchor * values + value; "value_major": channel = value * anchors + anchor;
-            "plain": the blob is the whole output, [1, values] or [1, values, H, W].
+        order: "anchor_major": channel = anchor * values + value; "value_major": channel = value * anchors +
+            anchor; "plain": the blob is the whole output, [1, values] or [1, values, H, W].
     """
 
     blob: str
@@ -134,9 +134,7 @@ def assemble(blobs: Arrays, heads: Sequence[HeadMap]) -> dict[str, NDArray[Any]]
     """
     missing = [head.blob for head in heads if head.blob not in blobs]
     if missing:
-        raise KilnError(
-            f"the network gave no blob '{missing[0]}'", value=f"{len(missing)} missing", limit=", ".join(blobs)
-        )
+        raise KilnError(f"the network gave no blob '{missing[0]}'", value=f"gave {', '.join(blobs)}")
     result: dict[str, NDArray[Any]] = {}
     for output, group in _by_output(heads).items():
         parts = [_from_map(head, blobs[head.blob]) for head in group]
@@ -191,7 +189,9 @@ def heads_from_json(value: Any) -> list[HeadMap]:
     """
     entries = value.get("heads") if isinstance(value, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise KilnError("is not a heads file: it has no list `heads`", hint="rebuild it: facekiln caffe convert")
+        raise KilnError(
+            "is not a heads file: it has no list `heads`", hint="rebuild it: facekiln caffe convert"
+        )
     names = {field.name for field in fields(HeadMap)}
     heads = []
     for place, entry in enumerate(entries):
