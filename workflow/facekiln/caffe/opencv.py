@@ -84,13 +84,14 @@ class OpenCvNet:
             answers = self._runner.forwardAndRetrieve([self.net.layers[index].name for index in layers])
         except cv2.error as error:
             raise KilnError(f"OpenCV cannot run the network: {error}") from error
-        values = {
-            top: np.array(value)
+        values: Arrays = {
+            top: np.array(value, np.float32)
             for index, tops in zip(layers, answers, strict=True)
             for top, value in zip(self.net.layers[index].tops, tops, strict=True)
             if self._writers[top] == index
         }
-        return {name: values[name] if name in values else inputs[name] for name in wanted}
+        values.update(inputs)
+        return {name: values[name] for name in wanted}
 
 
 def run_opencv(

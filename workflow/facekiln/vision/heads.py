@@ -1,9 +1,9 @@
 """How the maps of a chip's network form the model's outputs.
 
-A detector's ONNX graph ends in outputs [1, N, values] (N priors; 4 box, 2 score or 10 landmark values). Chips'
-tools cannot make those: their networks end in one map [1, channels, H, W] per level and output. A `HeadMap` says
-how the values of one map are laid out; `assemble` makes the canonical outputs and `split` goes back. The order of
-priors is that of `facekiln.vision.priors`: level, row, column, anchor.
+A detector's ONNX graph ends in outputs [1, N, values]: N priors of 4 box, 2 score or 10 landmark values.
+Chips' tools cannot make those, so their networks end in one map [1, channels, H, W] per level and output. A
+`HeadMap` says how the values of one map are laid out; `assemble` makes the canonical outputs and `split` goes
+back. The order of priors is that of `facekiln.vision.priors`: level, row, column, anchor.
 """
 
 from __future__ import annotations
@@ -123,11 +123,11 @@ def assemble(blobs: Arrays, heads: Sequence[HeadMap]) -> dict[str, NDArray[Any]]
     """Form the model's outputs from a network's blobs.
 
     Args:
-        blobs: blob name -> [B, channels, H, W] (any shape of that size whose first axis is the batch).
+        blobs: blob name -> [B, channels, H, W], or any shape of that size whose first axis is the batch.
         heads: what each blob is; their order does not matter.
 
     Returns:
-        output name -> [B, N, values], N in order level, row, column, anchor; a plain output as `HeadMap.shape`.
+        output name -> [B, N, values], N in order level, row, column, anchor; a plain one as `HeadMap.shape`.
 
     Raises:
         KilnError: a blob is missing or has another size than its head says.
