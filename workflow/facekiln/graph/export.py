@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,17 @@ def trace_torchscript(network: torch.nn.Module, model: Model, label: str) -> byt
         traced = torch.jit.trace(network.eval(), _example(model, label), check_trace=False)
     stream = io.BytesIO()
     torch.jit.save(traced, stream)
+    return _without_debug_files(stream.getvalue())
+
+
+def _without_debug_files(archive: bytes) -> bytes:
+    """Drop source positions from a TorchScript archive: they hold this machine's folders, and nothing needs them."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as new:
+        for name in old.namelist():
+            # The serialization id hashes the files that were dropped.
+            if not name.endswith((".debug_pkl", "/.data/serialization_id")):
+                new.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), old.read(name))
     return stream.getvalue()
 
 

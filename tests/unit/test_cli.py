@@ -1,0 +1,61 @@
+"""The command line: fast to start, helpful, and with exit statuses that mean something."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from facekiln.cli import NOUNS, build_parser, main
+from facekiln.errors import GateError, KilnError
+
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "cv2", "MNN", "snakemake")
+
+
+def _imported(*arguments: str) -> set[str]:
+    """Return which heavy packages a command imports, in a process of its own."""
+    code = (
+        "import sys\nfrom facekiln.cli import main\n"
+        f"try:\n    main({list(arguments)!r})\nexcept SystemExit:\n    pass\n"
+        f"sys.stderr.write(' '.join(n for n in {HEAVY!r} if n in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.split("\n")[-1].split())
+
+
+@pytest.mark.parametrize("noun", [None, *NOUNS])
+def test_help_starts_without_anything_heavy(noun: str | None) -> None:
+    assert _imported(*([noun] if noun else []), "--help") == set()
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_every_noun_has_help_with_an_example(noun: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([noun, "--help"])
+    assert ended.value.code == 0
+    assert "usage: facekiln" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_every_verb_has_an_example(noun: str) -> None:
+    parser = build_parser(noun)
+    nouns = next(action for action in parser._actions if action.dest == "noun")
+    sub = nouns.choices[noun]  # type: ignore[index]
+    verbs = next((action for action in sub._actions if action.dest == "verb"), None)
+    for each in verbs.choices.values() if verbs else [sub]:  # type: ignore[attr-defined]
+        assert each.epilog is not None and "example" in each.epilog, each.prog
+
+
+@pytest.mark.parametrize(("raised", "status"), [(KilnError("x", file="f"), 1), (GateError("y"), 3), (KeyboardInterrupt(), 130)])
+def test_exit_status(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], raised: BaseException, status: int) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("facekiln.story.story_of", fail)
+    assert main(["explain", "anything"]) == status
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_log_file_gets_the_error(tmp_path: Path) -> None:
+    assert main(["--log", str(tmp_path / "a" / "x.log"), "explain", str(tmp_path / "none")]) == 1
+    assert "does not exist" in (tmp_path / "a" / "x.log").read_text()
