@@ -1,0 +1,1 @@
+"""Networks, their registry, and checkpoints: reading, proving and fetching them."""

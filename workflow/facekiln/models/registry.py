@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""The networks that exist, by the name that config/models/*.yaml gives them; building one imports torch."""
 
 from __future__ import annotations
 
@@ -6,26 +6,58 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from facekiln.config import Model, known
+from facekiln.errors import KilnError
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def _retinaface_mobilenet025(options: Mapping[str, float]) -> nn.Module:
-    from facekiln.models.retinaface import RetinaFace
+def _retinaface_mobilenet025(model: Model) -> nn.Module:
+    from facekiln.models.retinaface import ANCHORS, STEPS, RetinaFace
 
-    return RetinaFace(leaky_slope=options.get("leaky_slope", 0.0))
+    if "leaky_slope" not in model.options:
+        raise KilnError(
+            "the network needs a slope and has no default, as the published files differ in it",
+            file=f"config/models/{model.name}.yaml",
+            where="options.leaky_slope",
+            hint="say 0.1 (Pytorch_Retinaface) or 0.0 (its first release, Face-Detector-1MB-with-landmark)",
+        )
+    expected = {"steps": STEPS, "anchors per level": (ANCHORS,) * len(STEPS)}
+    priors = model.priors
+    declared = {
+        "steps": tuple(priors.steps) if priors else (),
+        "anchors per level": tuple(len(sizes) for sizes in priors.min_sizes) if priors else (),
+    }
+    for what, limit in expected.items():
+        if declared[what] != limit:
+            raise KilnError(
+                f"network '{model.network}' is not made for these {what}",
+                file=f"config/models/{model.name}.yaml",
+                where="priors",
+                value=declared[what],
+                limit=limit,
+            )
+    return RetinaFace(leaky_slope=model.options["leaky_slope"])
 
 
-NETWORKS: dict[str, Callable[[Mapping[str, float]], nn.Module]] = {
+NETWORKS: Mapping[str, Callable[[Model], nn.Module]] = {
     "retinaface_mobilenet025": _retinaface_mobilenet025,
 }
 
 
 def build_network(model: Model) -> nn.Module:
-    """Return a model's network with random weights, in training mode.
+    """Build a model's network with fresh weights, in training mode.
 
     Raises:
-        KilnError: the model's `network` is not one of `NETWORKS`; the message suggests the nearest.
+        KilnError: unknown network (with a suggestion), or options and priors that it is not made for.
     """
-    return NETWORKS[known(model.network, NETWORKS, f"network of model '{model.name}'")](model.options)
+    try:
+        factory = NETWORKS[known(model.network, NETWORKS, "network")]
+    except KilnError as error:
+        raise KilnError(str(error), file=f"config/models/{model.name}.yaml", where="network") from None
+    return factory(model)
+
+
+def count(network: nn.Module) -> tuple[int, int]:
+    """Return (entries of the state dict, learned parameters) of a network."""
+    return len(network.state_dict()), sum(parameter.numel() for parameter in network.parameters())

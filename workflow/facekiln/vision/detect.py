@@ -1,4 +1,4 @@
-"""Raw outputs to faces."""
+"""Raw outputs to faces: decode, threshold, suppress. The same for every stage of every model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from facekiln.vision.decode import decode_boxes, decode_landmarks
 from facekiln.vision.nms import nms
 from facekiln.vision.priors import make_priors
 
+# The values per prior say which output is which, so that their names and order may be any.
+_ROLES = {4: "boxes", 2: "scores", 10: "landmarks"}
+
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces of one picture, best score first.
+    """The faces of one picture, best first.
 
     Attributes:
-        boxes: float32 [M, 4]: x1, y1, x2, y2, pixels.
-        scores: float32 [M].
-        landmarks: float32 [M, P, 2]: x, y, pixels; P is 0 where the model has none.
+        boxes: float32 [N, 4]: x1, y1, x2, y2 in pixels; not clipped to the picture.
+        scores: float32 [N], 0..1.
+        landmarks: float32 [N, 5, 2] of x, y in pixels (left eye, right eye, nose, left and right corner of
+            the mouth, as seen in the picture); [N, 0, 2] where the model has none.
     """
 
     boxes: NDArray[np.float32]
@@ -34,43 +38,78 @@ class Faces:
 
 
 def faces_from_outputs(
-    outputs: Mapping[str, NDArray[np.floating]], model: Model, size: tuple[int, int], decode: Decode | None = None
+    outputs: Mapping[str, NDArray[np.float32]],
+    model: Model,
+    size: tuple[int, int],
+    decode: Decode | None = None,
 ) -> Faces:
-    """Decode one picture's outputs and suppress duplicates.
+    """Turn a detector's outputs for one picture into faces.
+
+    The order is Pytorch_Retinaface's: score above the threshold, the `top_k` best, NMS (its pixel convention:
+    `facekiln.vision.nms`), the `keep` best. A prior whose values are not finite is no face.
 
     Args:
-        outputs: by name, each [1, N, values]: `loc` 4, `conf` 2 (softmaxed; the second is the face) and, where the
-            model has it, `landms` 2 per point.
-        model: for its priors.
-        size: (height, width) of the network's input, pixels; results are in its pixels.
-        decode: thresholds other than the model's own.
+        outputs: by name, float32 [1, N, 4], [1, N, 2] (background, face; after softmax) and, where the model
+            has it, [1, N, 10]. Names and order may be any; others than `model.outputs` are ignored.
+        model: its priors, variances and output names.
+        size: (height, width) of the network's input, pixels.
+        decode: thresholds; the model's own where None.
+
+    Returns:
+        Faces in pixels of the network's input.
 
     Raises:
-        KilnError: the model has no priors, or the number of priors is not that of the outputs.
+        KilnError: the model has no priors, an output is missing, or their lengths do not fit the priors.
     """
     if model.priors is None:
-        raise KilnError("has no priors: it finds no faces", file=f"config/models/{model.name}.yaml")
+        raise KilnError(
+            "the model has no priors, so it finds no faces", file=f"config/models/{model.name}.yaml"
+        )
     decode = decode or model.decode
     priors = make_priors(model.priors, size)
-    scores = outputs["conf"][0, :, 1]
-    if len(scores) != len(priors):
-        raise KilnError(
-            f"the outputs of '{model.name}' do not fit its priors at {size[0]}x{size[1]}",
-            value=len(scores),
-            limit=f"{len(priors)} priors",
-            hint="check `priors` and the size in config/models",
-        )
-    chosen = np.flatnonzero(scores > decode.score_threshold)
-    chosen = chosen[np.argsort(-scores[chosen], kind="stable")[: decode.top_k]]
-    pixels = np.array([size[1], size[0]], dtype=np.float32)
-    boxes = decode_boxes(outputs["loc"][0, chosen], priors[chosen], model.priors.variances) * np.tile(pixels, 2)
-    if "landms" in outputs:
-        points = decode_landmarks(outputs["landms"][0, chosen], priors[chosen], model.priors.variances) * pixels
-    else:
-        points = np.zeros((len(chosen), 0, 2), dtype=np.float32)
-    kept = nms(boxes, scores[chosen], decode.nms_iou)[: decode.keep]
-    return Faces(
-        boxes=boxes[kept].astype(np.float32),
-        scores=scores[chosen][kept].astype(np.float32),
-        landmarks=points[kept].astype(np.float32),
+    by_role = _by_role(outputs, model, size, len(priors))
+    scores = by_role["scores"][:, 1]
+    candidates = np.flatnonzero(scores > decode.score_threshold)
+    best = np.argsort(-scores[candidates], kind="stable")[: decode.top_k]
+    chosen = candidates[best]
+    pixels = np.array([size[1], size[0]], np.float32)
+    boxes = decode_boxes(by_role["boxes"][chosen], priors[chosen], model.priors.variances) * np.tile(
+        pixels, 2
     )
+    finite = np.isfinite(boxes).all(axis=1)
+    chosen, boxes = chosen[finite], boxes[finite]
+    kept = nms(boxes, scores[chosen], decode.nms_iou)[: decode.keep]
+    faces = chosen[kept]
+    offsets = by_role["landmarks"][faces] if "landmarks" in by_role else np.zeros((len(faces), 0), np.float32)
+    points = decode_landmarks(offsets, priors[faces], model.priors.variances) * pixels
+    return Faces(boxes[kept].astype(np.float32), scores[faces].astype(np.float32), points.astype(np.float32))
+
+
+def _by_role(
+    outputs: Mapping[str, NDArray[np.float32]], model: Model, size: tuple[int, int], count: int
+) -> dict[str, NDArray[np.float32]]:
+    by_role = {}
+    for name in model.outputs:
+        if name not in outputs:
+            raise KilnError(f"output '{name}' is missing", value=list(outputs), limit=list(model.outputs))
+        value = outputs[name]
+        if value.ndim != 3 or value.shape[0] != 1 or value.shape[2] not in _ROLES:
+            raise KilnError(
+                f"output '{name}' is not of one picture's boxes, scores or landmarks",
+                value=list(value.shape),
+                limit="[1, N, 4], [1, N, 2] or [1, N, 10]",
+            )
+        if value.shape[1] != count:
+            raise KilnError(
+                f"output '{name}' does not fit the priors of model '{model.name}' at {size[0]}x{size[1]}",
+                value=value.shape[1],
+                limit=f"{count} priors",
+                hint="is this the size that the stage was built for, and are the model's priors right?",
+            )
+        by_role[_ROLES[value.shape[2]]] = value[0]
+    for role in ("boxes", "scores"):
+        if role not in by_role:
+            raise KilnError(
+                f"no output holds {role}", file=f"config/models/{model.name}.yaml", where="outputs"
+            )
+    return by_role

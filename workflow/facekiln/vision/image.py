@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +15,10 @@ from facekiln.errors import KilnError
 from facekiln.vision.detect import Faces
 
 Picture = NDArray[np.uint8]
+
+_JPEG_START = b"\xff\xd8\xff"
+# A marker inside entropy-coded data: no stuffed zero, no restart, no fill byte (ITU-T T.81, B.1.1).
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def read_image(path: Path | str) -> Picture:
@@ -27,19 +33,54 @@ def read_image(path: Path | str) -> Picture:
         data = Path(path).read_bytes()
     except OSError as error:
         raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    # libjpeg may fill what is missing with grey and only warn, so look for the end marker ourselves.
+    if data.startswith(_JPEG_START) and not _jpeg_ends(data):
+        raise KilnError(
+            "is a truncated JPEG: it has no end marker", file=path, hint="fetch it again or remove it"
+        )
+    image = _decode(data)
     if image is None:
-        looks = "a web page" if data.lstrip()[:1] == b"<" else "empty" if not data else "no picture OpenCV can read"
+        looks = (
+            "a web page"
+            if data.lstrip()[:1] == b"<"
+            else "empty"
+            if not data
+            else "no picture OpenCV can read"
+        )
         raise KilnError(f"is {looks}", file=path, hint="replace or remove it")
-    # libjpeg fills what is missing with grey and only warns, so look for the end marker ourselves.
-    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
-        raise KilnError("is a truncated JPEG: it has no end marker", file=path, hint="fetch it again or remove it")
     return image.astype(np.uint8, copy=False)
 
 
+def _decode(data: bytes) -> Any:
+    if not data:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # more pixels than OpenCV's limit
+        return None
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Walk the segments to the end marker: one in an EXIF thumbnail is not it, bytes after it do no harm."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return True
+        if marker == 0xFF:
+            at += 1
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xDA:
+            found = _JPEG_MARKER.search(data, at)
+            if found is None:
+                return False
+            at = found.start()
+    return data[at : at + 2] == b"\xff\xd9"
+
+
 def write_image(path: Path | str, image: Picture) -> None:
-    """Write a uint8 BGR picture atomically; the ending chooses the format (PNG is lossless and deterministic).
+    """Write a uint8 BGR picture atomically; the ending chooses the format (PNG is lossless).
 
     Raises:
         KilnError: OpenCV has no writer for the ending, or the disk is full.
@@ -50,18 +91,24 @@ def write_image(path: Path | str, image: Picture) -> None:
     except cv2.error:
         done = False
     if not done:
-        raise KilnError("OpenCV writes no pictures of this kind", file=path, value=suffix, hint="use .png or .jpg")
+        raise KilnError(
+            "OpenCV writes no pictures of this kind", file=path, value=suffix, hint="use .png or .jpg"
+        )
     write_bytes(path, data.tobytes())
 
 
 def draw_faces(image: Picture, faces: Faces) -> Picture:
     """Return a copy with boxes, scores and landmarks drawn."""
     drawn = image.copy()
+    # OpenCV takes 32-bit coordinates: a wild box of a broken stage must not stop the drawing.
+    far = 4 * max(image.shape[:2])
     thick = max(1, round(max(image.shape[:2]) / 500))
     for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True):
-        x1, y1, x2, y2 = (round(float(value)) for value in box)
+        x1, y1, x2, y2 = (round(float(value)) for value in box.clip(-far, far))
         cv2.rectangle(drawn, (x1, y1), (x2, y2), (0, 220, 0), thick)
-        cv2.putText(drawn, f"{score:.2f}", (x1, y1 - 2), cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thick, (0, 220, 0), thick)
-        for x, y in points:
+        cv2.putText(
+            drawn, f"{score:.2f}", (x1, y1 - 2), cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thick, (0, 220, 0), thick
+        )
+        for x, y in points.clip(-far, far):
             cv2.circle(drawn, (round(float(x)), round(float(y))), thick, (0, 0, 255), -1)
     return drawn

@@ -14,8 +14,8 @@ def iou_matrix(a: Floats, b: Floats, extent: float = 0.0) -> Floats:
     Args:
         a: x1, y1, x2, y2.
         b: x1, y1, x2, y2.
-        extent: added to each side's length: 1 for the convention in which corners are pixel indices (WIDER FACE's
-            evaluator, Pytorch_Retinaface's NMS), 0 for points of the plane.
+        extent: added to each side's length: 1 for the convention in which corners are pixel indices (WIDER
+            FACE's evaluator, Pytorch_Retinaface's NMS), 0 for points of the plane.
     """
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])

@@ -21,12 +21,14 @@ def make_priors(priors: Priors, size: tuple[int, int]) -> NDArray[np.float32]:
         size: (height, width) of the network's input, pixels.
 
     Returns:
-        float32 [N, 4]: centre x, centre y, width, height, as shares of the input's width and height. Order: level,
-        row, column, box side. Centres are at (index + 0.5) * step (Pytorch_Retinaface's rule).
+        float32 [N, 4]: centre x, centre y, width, height, as shares of the input's width and height. Order:
+        level, row, column, box side. Centres are at (index + 0.5) * step (Pytorch_Retinaface's rule).
     """
     height, width = size
     levels = []
-    for (rows, columns), step, sides in zip(feature_sizes(priors, size), priors.steps, priors.min_sizes, strict=True):
+    for (rows, columns), step, sides in zip(
+        feature_sizes(priors, size), priors.steps, priors.min_sizes, strict=True
+    ):
         level = np.empty((rows, columns, len(sides), 4), dtype=np.float64)
         level[..., 0] = ((np.arange(columns) + 0.5) * step / width)[None, :, None]
         level[..., 1] = ((np.arange(rows) + 0.5) * step / height)[:, None, None]
