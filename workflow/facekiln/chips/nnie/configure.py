@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from facekiln.chips.nnie.cfg import COMPILE_MODES, DEFAULT_SCALE, USES_SCALE, InputGroup, MapperConfig,
-check_config from facekiln.chips.nnie.settings import NnieSettings from facekiln.config import Input, Model
+from facekiln.chips.nnie.cfg import (
+    COMPILE_MODES,
+    DEFAULT_SCALE,
+    USES_SCALE,
+    InputGroup,
+    MapperConfig,
+    check_config,
+)
+from facekiln.chips.nnie.settings import NnieSettings
+from facekiln.config import Input, Model
 from facekiln.errors import KilnError
 
 

@@ -1,8 +1,8 @@
 """The NNIE's documented limits as data: id, text and public source of each.
 
-Sources: "HiSVP API" = HiSVP API reference (2021-01-28); "guide" = HiSVP development guide, tables 3-6 and 3.1.6, in
-public transcriptions; "splitter" = a public script that cuts networks for the NNIE; "published files" = the
-prototxt and .wk files of nniefacelib and others.
+Sources: "HiSVP API" = HiSVP API reference (2021-01-28); "guide" = HiSVP development guide, tables 3-6 and
+3.1.6, in public transcriptions; "splitter" = a public script that cuts networks for the NNIE; "published
+files" = the prototxt and .wk files of nniefacelib and others.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ _LIMIT_ROWS = [
     ("NNIE-INPUT-N", "N is 1; batches are the board's affair", "guide"),
     ("NNIE-INPUT-SIZE", "image width and height 8..4096", "HiSVP API"),
     ("NNIE-INPUT-CHANNELS", "U8 images have 1 or 3 channels", "HiSVP API"),
-    ("NNIE-INPUT-MULTIPLE", "sides are a multiple of legalise.input_multiple", "config/chips/nnie.yaml"),
     ("NNIE-OUTPUT-COUNT", "at most 16 outputs per segment", "HiSVP API"),
     ("NNIE-LAYER-TYPE", "a layer type of the supported list", "vendor script's supported_layers"),
     ("NNIE-CROP", "no Crop: the sizes must agree without it", "nniefacelib"),

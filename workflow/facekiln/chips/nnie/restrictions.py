@@ -90,7 +90,8 @@ def _check_activation_order(net: Net, _: Shapes) -> Iterator[Finding]:
 
 def _check_names(net: Net, _: Shapes) -> Iterator[Finding]:
     blobs = dict.fromkeys([*net.inputs, *(top for layer in net.layers for top in layer.tops)])
-    for kind, names in (("layer", [layer.name for layer in net.layers]), ("blob", list(blobs))):
+    layers = [layer.name for layer in net.layers]
+    for kind, names in (("layer", layers), ("blob", [name for name in blobs if name not in layers])):
         taken: dict[str, str] = {}
         for name in names:
             cut = short_name(name)

@@ -51,7 +51,6 @@ class LegaliseSettings:
     depthwise: str
     output_kinds: tuple[str, ...]
     output_levels: str
-    input_multiple: int
 
 
 @dataclass(frozen=True)
