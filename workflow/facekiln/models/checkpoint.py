@@ -57,11 +57,19 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         KilnError: it cannot be read, or `parse_checkpoint` refuses it.
     """
+    return parse_checkpoint(read_bytes(path), path)
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        KilnError: missing, or not readable.
+    """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
-    return parse_checkpoint(data, path)
 
 
 def read_state(path: Path | str) -> tuple[StateDict, dict[str, Any] | None]:
@@ -260,9 +268,8 @@ def network_from(checkpoint: Checkpoint, model: Model, config: Config) -> nn.Mod
     network = build_network(model)
     problems = misfits(checkpoint.state, network)
     if problems:
-        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise KilnError(
-            f"does not fit network '{model.network}': {'; '.join(problems[:_SHOWN])}{more}",
+            f"does not fit network '{model.network}': {', '.join(problems)}",
             file=checkpoint.name,
             value=f"{len(checkpoint.state)} keys",
             limit=f"{len(network.state_dict())} keys",
@@ -273,13 +280,19 @@ def network_from(checkpoint: Checkpoint, model: Model, config: Config) -> nn.Mod
 
 
 def misfits(state: Mapping[str, Tensor], network: nn.Module) -> list[str]:
-    """Return why a state dict does not load into a network, one sentence per key; empty where it does."""
+    """Return why a state dict does not load into a network, one sentence per kind; empty where it does."""
     wanted = network.state_dict()
-    problems = [f"{key} is missing" for key in wanted if key not in state]
-    problems += [f"{key} is unexpected" for key in state if key not in wanted]
-    problems += [
-        f"{key} is {list(state[key].shape)}, not {list(tensor.shape)}"
-        for key, tensor in wanted.items()
-        if key in state and state[key].shape != tensor.shape
+    kinds = {
+        "missing": [key for key in wanted if key not in state],
+        "unexpected": [key for key in state if key not in wanted],
+        "of another shape": [
+            f"{key} {list(state[key].shape)}, not {list(tensor.shape)}"
+            for key, tensor in wanted.items()
+            if key in state and state[key].shape != tensor.shape
+        ],
+    }
+    return [
+        f"{len(keys)} {kind} ({'; '.join(keys[:_SHOWN])}{' ...' if len(keys) > _SHOWN else ''})"
+        for kind, keys in kinds.items()
+        if keys
     ]
-    return problems
