@@ -46,8 +46,12 @@ def test_every_verb_has_an_example(noun: str) -> None:
         assert each.epilog is not None and "example" in each.epilog, each.prog
 
 
-@pytest.mark.parametrize(("raised", "status"), [(KilnError("x", file="f"), 1), (GateError("y"), 3), (KeyboardInterrupt(), 130)])
-def test_exit_status(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], raised: BaseException, status: int) -> None:
+@pytest.mark.parametrize(
+    ("raised", "status"), [(KilnError("x", file="f"), 1), (GateError("y"), 3), (KeyboardInterrupt(), 130)]
+)
+def test_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], raised: BaseException, status: int
+) -> None:
     def fail(*_: object) -> None:
         raise raised
 

@@ -65,7 +65,7 @@ def test_wrong_value_names_the_key(edit: Edit) -> None:
 
 
 def test_not_yaml_names_the_line(edit: Edit) -> None:
-    folder = edit("config.yaml", lambda c: None)
+    folder = edit("config.yaml", lambda _: None)
     (folder / "config.yaml").write_text("weights: [synthetic\n")
     with pytest.raises(KilnError, match=r"config\.yaml: is not YAML: .*\n.*line \d"):
         load_config(folder)

@@ -17,11 +17,18 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("caffe", "nnie"):
         (tmp_path / "results" / name).mkdir(parents=True)
-    source, middle, last = Path("weights.pth"), Path("results/caffe/a_64.caffemodel"), Path("results/nnie/a_64.wk")
+    source, middle, last = (
+        Path("weights.pth"),
+        Path("results/caffe/a_64.caffemodel"),
+        Path("results/nnie/a_64.wk"),
+    )
     for path in (source, middle, last):
         path.write_text(path.name)
     write_record(middle, verb="caffe convert", inputs=[source], settings={"opset": 13})
-    edits = [Edit("NNIE-RESHAPE-N", f"layer{i}", "dim 1 -> 0", "only C, H, W may change", "guide") for i in range(5)]
+    edits = [
+        Edit("NNIE-RESHAPE-N", f"layer{i}", "dim 1 -> 0", "only C, H, W may change", "guide")
+        for i in range(5)
+    ]
     write_record(last, verb="nnie map", inputs=[middle], edits=edits, emulated=True)
     return tmp_path / "results"
 
@@ -30,7 +37,9 @@ def test_sidecar_tells_hashes_and_has_no_clock(results: Path) -> None:
     record = read_record("results/nnie/a_64.wk")
     assert record is not None
     assert record.sha256 == sha256_of("results/nnie/a_64.wk")
-    assert record.inputs == [{"path": "results/caffe/a_64.caffemodel", "sha256": sha256_of(record.inputs[0]["path"])}]
+    assert record.inputs == [
+        {"path": "results/caffe/a_64.caffemodel", "sha256": sha256_of(record.inputs[0]["path"])}
+    ]
     assert "time" not in sidecar_of("results/nnie/a_64.wk").read_text()
 
 
@@ -68,7 +77,7 @@ def test_story_tells_parity_and_a_report_of_an_earlier_file(results: Path) -> No
 
 
 def test_story_of_nothing_says_how_to_build(results: Path) -> None:
-    with pytest.raises(KilnError, match="next step: build it: snakemake --cores 8 results/nnie/b_64.wk"):
+    with pytest.raises(KilnError, match=r"next step: build it: snakemake --cores 8 results/nnie/b_64\.wk"):
         list(story_of("results/nnie/b_64.wk"))
     Path("results/nnie/c.wk").write_text("x")
     with pytest.raises(KilnError, match="no record of how it was made"):

@@ -15,7 +15,10 @@ def targets(root: Path) -> Targets:
 
 
 def test_names_are_taken_apart() -> None:
-    assert matching("nnie/{model}_{size}.wk", "nnie/retinaface_1mb_640.wk") == {"model": "retinaface_1mb", "size": "640"}
+    assert matching("nnie/{model}_{size}.wk", "nnie/retinaface_1mb_640.wk") == {
+        "model": "retinaface_1mb",
+        "size": "640",
+    }
     assert matching("nnie/{model}_{size}.wk", "nnie/retinaface_640_int16.wk") is None
 
 
@@ -43,7 +46,9 @@ def test_unknown_model_and_size_get_suggestions(targets: Targets) -> None:
 
 
 def test_size_that_is_no_multiple_of_32_is_refused_with_the_reason(targets: Targets) -> None:
-    with pytest.raises(KilnError, match=r"(?s)size 600 is not a multiple of 32.*Crop layer.*known sizes.*640"):
+    with pytest.raises(
+        KilnError, match=r"(?s)size 600 is not a multiple of 32.*Crop layer.*known sizes.*640"
+    ):
         targets.check_size_for_chip("nnie", "retinaface", "600")
     targets.check_size_for_chip("nnie", "retinaface", "640")
 
@@ -56,10 +61,14 @@ def test_models_with_no_weights_of_a_kind_match_nothing(targets: Targets) -> Non
 
 
 def test_unknown_folder_gets_a_suggestion(targets: Targets) -> None:
-    error = targets.explain_unknown("nnei/retinaface_640.wk", ["nnie/{model}_{size}.wk", "onnx/{model}_{size}.onnx"])
+    error = targets.explain_unknown(
+        "nnei/retinaface_640.wk", ["nnie/{model}_{size}.wk", "onnx/{model}_{size}.onnx"]
+    )
     assert "did you mean 'nnie'?" in str(error)
 
 
 def test_unknown_name_lists_the_forms_of_its_folder(targets: Targets) -> None:
-    error = targets.explain_unknown("nnie/retinaface.wk", ["nnie/{model}_{size}.wk", "onnx/{model}_{size}.onnx"])
+    error = targets.explain_unknown(
+        "nnie/retinaface.wk", ["nnie/{model}_{size}.wk", "onnx/{model}_{size}.onnx"]
+    )
     assert "names in results/nnie/ are: nnie/{model}_{size}.wk;" in str(error)

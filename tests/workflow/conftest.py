@@ -27,7 +27,9 @@ class Checkout:
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run Snakemake in it; with `check`, a failure fails the test and shows the output."""
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True
+        )
         if check and done.returncode:
             pytest.fail(f"snakemake {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
         return done
@@ -35,7 +37,9 @@ class Checkout:
     def facekiln(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one facekiln command in it."""
         command = [sys.executable, "-m", "facekiln", *arguments]
-        return subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True
+        )
 
     def environment(self) -> dict[str, str]:
         """The environment in which its own copy of the package is imported."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from conftest import Checkout  # type: ignore[import-not-found]
 
 
@@ -28,14 +29,18 @@ def test_wrong_target_gets_a_suggestion(checkout: Checkout, target: str, answer:
 
 
 def test_unknown_config_key_stops_before_any_job(checkout: Checkout) -> None:
-    done = checkout.snakemake("-n", "--config", "weigths=published", "--", "results/nnie/tiny_64.wk", check=False)
+    done = checkout.snakemake(
+        "-n", "--config", "weigths=published", "--", "results/nnie/tiny_64.wk", check=False
+    )
     assert done.returncode == 1
     assert "unknown key 'weigths'; did you mean 'weights'?" in done.stderr
 
 
 def test_weights_decide_which_rule_makes_the_checkpoint(checkout: Checkout) -> None:
     assert checkout.planned("results/checkpoints/tiny.pth") == {"train_checkpoint": 1}
-    done = checkout.snakemake("-n", "--config", "weights=published", "--", "results/checkpoints/retinaface.pth")
+    done = checkout.snakemake(
+        "-n", "--config", "weights=published", "--", "results/checkpoints/retinaface.pth"
+    )
     assert "fetch_checkpoint" in done.stdout
 
 

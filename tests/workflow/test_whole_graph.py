@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Checkout, copy_checkout  # type: ignore[import-not-found]
 
 TARGETS = [
@@ -42,14 +43,23 @@ def test_every_edge_is_proved(built: Checkout) -> None:
         assert report["passed"], target
         assert report["gates"], target
         assert report["emulated"] == target.endswith(".wk.json"), target
-    readers = json.loads((built.folder / "results/parity/caffe/tiny_64.caffemodel.json").read_text())["outputs"]
+    readers = json.loads((built.folder / "results/parity/caffe/tiny_64.caffemodel.json").read_text())[
+        "outputs"
+    ]
     assert "caffe-opencv" in readers
 
 
 def test_explain_tells_the_way_from_the_recipe_to_the_file(built: Checkout) -> None:
     done = built.facekiln("explain", "results/nnie/tiny_64.wk")
     assert done.returncode == 0, done.stderr
-    for words in ("EMULATED", "edit NNIE-", "caffe/tiny_64.caffemodel", "onnx/tiny_64.sim.onnx", "checkpoints/tiny.pth", "passed"):
+    for words in (
+        "EMULATED",
+        "edit NNIE-",
+        "caffe/tiny_64.caffemodel",
+        "onnx/tiny_64.sim.onnx",
+        "checkpoints/tiny.pth",
+        "passed",
+    ):
         assert words in done.stdout, words
 
 
@@ -83,7 +93,13 @@ def test_editing_the_caffe_converter_rebuilds_from_caffe_on(built: Checkout) -> 
     finally:
         source.write_text(before)
     assert planned["convert_caffe"] == 1
-    assert not {"train_checkpoint", "export_onnx", "simplify_onnx", "make_calibration", "trace_torchscript"} & set(planned)
+    assert not {
+        "train_checkpoint",
+        "export_onnx",
+        "simplify_onnx",
+        "make_calibration",
+        "trace_torchscript",
+    } & set(planned)
     assert built.planned(*TARGETS) == {}
 
 
@@ -114,12 +130,19 @@ def test_failing_gate_names_the_layer_and_leaves_no_report(built: Checkout) -> N
     damaged = built.folder / "damaged"
     damaged.mkdir()
     for ending in (".prototxt", ".heads.json", ".caffemodel", ".caffemodel.kiln.json"):
-        (damaged / f"tiny_64{ending}").write_bytes((built.folder / f"results/caffe/tiny_64{ending}").read_bytes())
+        (damaged / f"tiny_64{ending}").write_bytes(
+            (built.folder / f"results/caffe/tiny_64{ending}").read_bytes()
+        )
     done = built.facekiln("caffe", "inspect", "damaged/tiny_64.prototxt", "damaged/tiny_64.caffemodel")
     assert done.returncode == 0, done.stderr
     _damage(built, damaged / "tiny_64")
     done = built.facekiln(
-        "parity", "compare", "results/onnx/tiny_64.sim.onnx", "damaged/tiny_64.caffemodel", "--output", "damaged/p.json"
+        "parity",
+        "compare",
+        "results/onnx/tiny_64.sim.onnx",
+        "damaged/tiny_64.caffemodel",
+        "--output",
+        "damaged/p.json",
     )
     assert done.returncode == 3, done.stderr
     assert "gate '" in done.stderr

@@ -1,7 +1,7 @@
 """`facekiln NOUN VERB ...`: the one command line; every rule of the workflow calls it.
 
-Each noun is a module of `facekiln.commands`, imported only when asked for, so that `facekiln --help` and every
-verb that needs no torch start without it.
+Each noun is a module of `facekiln.commands`, imported only when asked for, so that `facekiln --help` and
+every verb that needs no torch start without it.
 """
 
 from __future__ import annotations

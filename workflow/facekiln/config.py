@@ -139,7 +139,9 @@ class Config:
         """
         ranges = {name: chip["opset"] for name, chip in self.chips.items()}
         if not ranges:
-            raise KilnError("no chip declares an opset", file=DEFAULT_FOLDER / "chips", hint="keep one chip file")
+            raise KilnError(
+                "no chip declares an opset", file=DEFAULT_FOLDER / "chips", hint="keep one chip file"
+            )
         first = max(ranges, key=lambda name: ranges[name]["min"])
         last = min(ranges, key=lambda name: ranges[name]["max"])
         if ranges[last]["max"] < ranges[first]["min"]:
@@ -164,7 +166,7 @@ class Config:
             raise KilnError(
                 f"weights are '{kind}' but the model has no '{section}'",
                 file=DEFAULT_FOLDER / "models" / f"{model}.yaml",
-                hint=f"add `{section}:` to it, or set another `weights:` there or in {DEFAULT_FOLDER}/config.yaml",
+                hint=f"add `{section}:` to it, or set another `weights:` there or in config.yaml",
             )
         return kind
 
@@ -232,7 +234,9 @@ def check(value: Any, schema_name: str, file: Path | str) -> dict[str, Any]:
                 known(str(unknown), names, "key")
             except KilnError as suggestion:
                 raise KilnError(str(suggestion), file=file, where=where) from None
-        raise KilnError(error.message, file=file, where=where, hint=f"see workflow/schemas/{schema_name}.yaml")
+        raise KilnError(
+            error.message, file=file, where=where, hint=f"see workflow/schemas/{schema_name}.yaml"
+        )
     checked: dict[str, Any] = value
     _fill_defaults(schema, checked)
     return checked
@@ -274,7 +278,9 @@ def load_config(folder: Path | str = DEFAULT_FOLDER, overrides: Mapping[str, Any
         for path in sorted((folder / "chips").glob("*.yaml"))
     }
     if not models:
-        raise KilnError("no model is declared", file=folder / "models", hint="run from the checkout's top folder")
+        raise KilnError(
+            "no model is declared", file=folder / "models", hint="run from the checkout's top folder"
+        )
     return Config(
         weights=value["weights"],
         mirror=value["mirror"] or os.environ.get("FACEKILN_MIRROR") or None,

@@ -12,7 +12,16 @@ from pathlib import Path
 from facekiln.config import load_config
 from facekiln.errors import KilnError
 
-REQUIRED = ("torch", "onnx", "onnxsim", "onnxruntime", "opencv-python-headless", "protobuf", "snakemake", "numpy")
+REQUIRED = (
+    "torch",
+    "onnx",
+    "onnxsim",
+    "onnxruntime",
+    "opencv-python-headless",
+    "protobuf",
+    "snakemake",
+    "numpy",
+)
 OPTIONAL = {"MNN": "the second Caffe reader in parity reports; pip install -e .[dev]"}
 
 
@@ -39,9 +48,15 @@ def findings(config_folder: Path | str = "config") -> list[Finding]:
     mapper = config.chips.get("nnie", {}).get("mapper", {})
     mode = mapper.get("mode", "emulator")
     if mode == "local" and not shutil.which(mapper["command"][0]):
-        rows.append(Finding("missing", "nnie mapper", f"mode local, but '{mapper['command'][0]}' is not in PATH"))
+        rows.append(
+            Finding("missing", "nnie mapper", f"mode local, but '{mapper['command'][0]}' is not in PATH")
+        )
     else:
-        rows.append(Finding("ok", "nnie mapper", f"mode {mode}" + (" (files are EMULATED)" if mode == "emulator" else "")))
+        rows.append(
+            Finding(
+                "ok", "nnie mapper", f"mode {mode}" + (" (files are EMULATED)" if mode == "emulator" else "")
+            )
+        )
     return rows
 
 
@@ -54,7 +69,9 @@ def _package(name: str, why: str | None) -> Finding:
 
 def _mirror(mirror: str | None) -> Finding:
     if mirror is None:
-        return Finding("absent", "mirror", "published weights are fetched by address; set FACEKILN_MIRROR for a folder")
+        return Finding(
+            "absent", "mirror", "published weights are fetched by address; set FACEKILN_MIRROR for a folder"
+        )
     if not Path(mirror).is_dir():
         return Finding("missing", "mirror", f"{mirror} is no folder")
     return Finding("ok", "mirror", mirror)

@@ -13,7 +13,14 @@ import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-_PLUMBING = {"facekiln", "facekiln.errors", "facekiln.progress", "facekiln.provenance", "facekiln.config", "facekiln.artifact"}
+_PLUMBING = {
+    "facekiln",
+    "facekiln.errors",
+    "facekiln.progress",
+    "facekiln.provenance",
+    "facekiln.config",
+    "facekiln.artifact",
+}
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(facekiln[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+(facekiln[\w.]*))",
     re.MULTILINE,

@@ -64,7 +64,9 @@ def _tell(path: Path, depth: int, told: set[Path]) -> Iterator[str]:
 
 def _facts(path: Path, record: Record) -> Iterator[str]:
     actual = sha256_of(path)
-    yield f"sha256 {actual}" + ("" if actual == record.sha256 else f"   CHANGED since it was made ({record.sha256[:12]})")
+    yield f"sha256 {actual}" + (
+        "" if actual == record.sha256 else f"   CHANGED since it was made ({record.sha256[:12]})"
+    )
     tools = ", ".join(f"{name} {version}" for name, version in record.tools.items())
     yield f"by `facekiln {record.verb}` ({tools})"
     for title, values in (("with", record.settings), ("fact", record.facts)):
@@ -91,19 +93,23 @@ def _parity(path: Path) -> Iterator[str]:
     if report is None:
         yield "parity: not measured"
         return
-    value = read_json(report)
-    verdict = "passed" if value["passed"] else "FAILED"
-    yield f"parity with {value['parent']['path']}: {verdict} ({report})"
-    if value["child"]["sha256"] != sha256_of(path):
+    told = read_json(report)
+    verdict = "passed" if told["passed"] else "FAILED"
+    yield f"parity with {told['parent']['path']}: {verdict} ({report})"
+    if told["child"]["sha256"] != sha256_of(path):
         yield f"{_INDENT}NOTE: this report is of an earlier {path.name}"
-    for reader, outputs in value["outputs"].items():
+    for reader, outputs in told["outputs"].items():
         for output, figures in outputs.items():
-            yield f"{_INDENT}{reader} {output}: cosine {figures['cosine']:.6f}, max error {figures['max_rel']:.2e} of scale"
-    for gate in value["gates"]:
+            cosine, error = figures["cosine"], figures["max_rel"]
+            yield f"{_INDENT}{reader} {output}: cosine {cosine:.6f}, max error {error:.2e} of scale"
+    for gate in told["gates"]:
         if gate["verdict"] != "passed":
-            yield f"{_INDENT}gate {gate['name']}: {gate['verdict']} ({gate['value']:.6g}, limit {gate['limit']:.6g})"
+            value, limit = gate["value"], gate["limit"]
+            yield f"{_INDENT}gate {gate['name']}: {gate['verdict']} ({value:.6g}, limit {limit:.6g})"
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, (dict, list)) and len(value) > 12:
+        return f"{len(value)} entries"
     text = str(value)
     return text if len(text) <= 160 else f"{text[:157]}..."

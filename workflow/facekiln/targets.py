@@ -1,7 +1,7 @@
 """What the rules ask: which files an artifact is made from, and whether its name makes sense.
 
-Plain functions on a loaded config, so that they are tested without Snakemake. A name that makes no sense raises
-a `KilnError` with a suggestion, which the rules turn into Snakemake's own error.
+Plain functions on a loaded config, so that they are tested without Snakemake. A name that makes no sense
+raises a `KilnError` with a suggestion, which the rules turn into Snakemake's own error.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ PARENTS = {
 }
 
 
+_WHY_MULTIPLE = "the feature pyramid's upsampled maps would need a Crop layer, which {chip} has not"
+
+
 def matching(pattern: str, path: str) -> dict[str, str] | None:
     """Return the wildcards of `path` under a `{model}_{size}` pattern, or None where it does not match."""
     regex = re.escape(pattern).replace(r"\{model\}", r"(?P<model>\w+)").replace(r"\{size\}", r"(?P<size>\d+)")
@@ -40,7 +43,7 @@ class Targets:
         self.config = config
 
     def models_with(self, weights: str) -> str:
-        """Return a regular expression for the models whose weights are of that kind (nothing where none is)."""
+        """Return a regular expression for the models whose weights are of that kind; it may match nothing."""
         names = [
             name
             for name, model in self.config.models.items()
@@ -73,7 +76,7 @@ class Targets:
                 f"size {size} is not a multiple of {multiple}",
                 file=f"{RESULTS}/{chip}/{model}_{size}",
                 value=size,
-                limit=f"the feature pyramid's upsampled maps would need a Crop layer, which {chip} has not",
+                limit=_WHY_MULTIPLE.format(chip=chip),
                 hint=f"known sizes of '{model}': {', '.join(declared.sizes)}",
             )
         for side, pixels in zip(("height", "width"), declared.size(size), strict=True):
@@ -83,7 +86,7 @@ class Targets:
                     file=f"config/models/{model}.yaml",
                     where=f"sizes.{size}",
                     value=pixels,
-                    limit=f"the feature pyramid's upsampled maps would need a Crop layer, which {chip} has not",
+                    limit=_WHY_MULTIPLE.format(chip=chip),
                     hint=f"use a multiple of {multiple}",
                 )
 
@@ -115,7 +118,8 @@ class Targets:
         forms = sorted(pattern for pattern in patterns if pattern.startswith(f"{folder}/"))
         return KilnError(
             f"no rule makes '{RESULTS}/{folder}/{rest}'",
-            hint=f"names in {RESULTS}/{folder}/ are: {', '.join(forms)}; models: {', '.join(self.config.models)}",
+            hint=f"names in {RESULTS}/{folder}/ are: {', '.join(forms)}; "
+            f"models: {', '.join(self.config.models)}",
         )
 
 

@@ -35,7 +35,12 @@ def exported(network: torch.nn.Module, model: Model) -> onnx.ModelProto:
 
 
 def test_interface_is_named_and_fixed(exported: onnx.ModelProto) -> None:
-    assert shapes(exported) == {"input": [1, 3, 64, 64], "loc": [1, 168, 4], "conf": [1, 168, 2], "landms": [1, 168, 10]}
+    assert shapes(exported) == {
+        "input": [1, 3, 64, 64],
+        "loc": [1, 168, 4],
+        "conf": [1, 168, 2],
+        "landms": [1, 168, 10],
+    }
     assert exported.opset_import[0].version == 13
 
 
@@ -50,7 +55,16 @@ def test_bytes_repeat_and_hold_no_folder_of_this_machine(
 
 def test_simplified_graph_has_exactly_the_ops_that_converters_know(exported: onnx.ModelProto) -> None:
     # Measured for this network: 126 nodes of these types and no Shape, Slice, Gather or Constant.
-    expected = {"Add": 2, "Concat": 6, "Conv": 56, "LeakyRelu": 38, "Relu": 3, "Reshape": 9, "Resize": 2, "Softmax": 1}
+    expected = {
+        "Add": 2,
+        "Concat": 6,
+        "Conv": 56,
+        "LeakyRelu": 38,
+        "Relu": 3,
+        "Reshape": 9,
+        "Resize": 2,
+        "Softmax": 1,
+    }
     simplified = simplify(exported)
     assert census(simplified) == {**expected, "Transpose": 9}
     changed = difference(exported, simplified)
@@ -80,7 +94,9 @@ def test_traced_bytes_repeat_in_another_process(root: Path) -> None:
         "print(hashlib.sha256(trace_torchscript(build_network(m).eval(), m, '64')).hexdigest())"
     )
     run = [sys.executable, "-c", code]
-    first, second = (subprocess.run(run, cwd=root, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    first, second = (
+        subprocess.run(run, cwd=root, capture_output=True, text=True, check=True).stdout for _ in range(2)
+    )
     assert first == second
 
 
@@ -96,7 +112,11 @@ def test_unknown_size_is_refused(network: torch.nn.Module, model: Model) -> None
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"<!DOCTYPE html><html>", "is a web page"), (b"", "is not a valid ONNX model"), (b"\x08\x07garbage", "not a valid")],
+    [
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"", "is not a valid ONNX model"),
+        (b"\x08\x07garbage", "not a valid"),
+    ],
 )
 def test_what_is_no_onnx_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.onnx").write_bytes(content)

@@ -42,7 +42,12 @@ def _make(options: argparse.Namespace) -> None:
         options.output / FACTS,
         verb="calibration make",
         inputs=[],
-        settings={"source": options.source, "count": options.count, "seed": options.seed, "size": options.size},
+        settings={
+            "source": options.source,
+            "count": options.count,
+            "seed": options.seed,
+            "size": options.size,
+        },
         tools=tool_versions("numpy", "opencv-python-headless"),
         facts={"count": facts["count"], "set_sha256": facts["set_sha256"]},
     )

@@ -17,12 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "export",
         _export,
         "export a checkpoint at one fixed input size, with named outputs",
-        "facekiln onnx export results/checkpoints/retinaface.pth --model retinaface --size 640 --output r.onnx",
+        "facekiln onnx export results/checkpoints/retinaface.pth --model retinaface --size 640"
+        " --output r.onnx",
     )
     export.add_argument("checkpoint", type=Path)
     export.add_argument("--model", required=True)
     export.add_argument("--size", required=True, help="a size label of the model")
-    export.add_argument("--opset", type=int, help="default: the highest that every chip in config/chips reads")
+    export.add_argument(
+        "--opset", type=int, help="default: the highest that every chip in config/chips reads"
+    )
     export.add_argument("--output", type=Path, required=True)
     export.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
     simplify = add_verb(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from facekiln.commands import add_verb
 
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("child", type=Path)
     compare.add_argument("--model", help="default: from the child's name")
     compare.add_argument("--size", help="default: from the child's name")
-    compare.add_argument("--images", help="`procedural`, or a folder of pictures (default: config.yaml's parity.images)")
+    compare.add_argument(
+        "--images", help="`procedural`, or a folder of pictures (default: config.yaml's parity.images)"
+    )
     compare.add_argument("--count", type=int, help="how many pictures (default: config.yaml's parity.count)")
     compare.add_argument("--seed", type=int, help="default: config.yaml's parity.seed")
     compare.add_argument("--output", type=Path, required=True)
@@ -69,18 +72,21 @@ def _compare(options: argparse.Namespace) -> None:
     )
 
 
-def _tell(report: dict[str, object]) -> None:
+def _tell(report: dict[str, Any]) -> None:
     from facekiln.progress import log
 
-    log.info("%s against %s%s", report["child"], report["parent"], "   EMULATED" if report["emulated"] else "")
-    outputs = report["outputs"]
-    assert isinstance(outputs, dict)
-    for reader, figures in outputs.items():
+    emulated = "   EMULATED" if report["emulated"] else ""
+    log.info("%s against %s%s", report["child"]["path"], report["parent"]["path"], emulated)
+    for reader, figures in report["outputs"].items():
         for name, value in figures.items():
-            log.info("  %s %s: cosine %.6f, max error %.2e of scale", reader, name, value["cosine"], value["max_rel"])
-    faces = report["faces"]
-    assert isinstance(faces, dict)
-    for reader, value in faces.items():
+            log.info(
+                "  %s %s: cosine %.6f, max error %.2e of scale",
+                reader,
+                name,
+                value["cosine"],
+                value["max_rel"],
+            )
+    for reader, value in report["faces"].items():
         log.info(
             "  %s faces: %d of %d found, %d in all, mean IoU %.4f",
             reader,

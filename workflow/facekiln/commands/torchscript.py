@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "trace",
         _trace,
         "trace a checkpoint's network at one fixed input size",
-        "facekiln torchscript trace results/checkpoints/retinaface.pth --model retinaface --size 640 --output r.pt",
+        "facekiln torchscript trace results/checkpoints/retinaface.pth --model retinaface --size 640"
+        " --output r.pt",
     )
     trace.add_argument("checkpoint", type=Path)
     trace.add_argument("--model", required=True)

@@ -1,4 +1,4 @@
-"""The picture set that quantisation is calibrated on: chosen by rule, at the network's size, named and hashed."""
+"""The pictures that quantisation is calibrated on: chosen by rule, at the network's size, named, hashed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def make_calibration(
     """
     size = model.size(label)
     listed: list[dict[str, str]] = []
-    with atomic_folder(folder) as part, progress_bar(count, f"calibration {model.name}_{label}", "picture") as bar:
+    with (
+        atomic_folder(folder) as part,
+        progress_bar(count, f"calibration {model.name}_{label}", "picture") as bar,
+    ):
         (part / "images").mkdir()
         for index, (name, image) in enumerate(pictures(source, count, seed, size)):
             relative = f"images/{index:04d}.png"

@@ -40,7 +40,7 @@ def trace_torchscript(network: torch.nn.Module, model: Model, label: str) -> byt
 
 
 def _without_debug_files(archive: bytes) -> bytes:
-    """Drop source positions from a TorchScript archive: they hold this machine's folders, and nothing needs them."""
+    """Drop source positions from a TorchScript archive: they hold this machine's folders; nothing needs them."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as new:
         for name in old.namelist():
@@ -113,7 +113,9 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
     data = _read(path)
     if data[:64].lstrip()[:1] == b"<":
         raise KilnError(
-            "is a web page or XML, not an ONNX model", file=path, hint="download the raw file, and check its sha256"
+            "is a web page or XML, not an ONNX model",
+            file=path,
+            hint="download the raw file, and check its sha256",
         )
     try:
         model = onnx.load_from_string(data)

@@ -39,7 +39,9 @@ def difference(before: onnx.ModelProto, after: onnx.ModelProto) -> Difference:
     """Compare two graphs by op census, counts and interface."""
     old, new = census(before), census(after)
     return Difference(
-        ops={op: (old.get(op, 0), new.get(op, 0)) for op in sorted({*old, *new}) if old.get(op) != new.get(op)},
+        ops={
+            op: (old.get(op, 0), new.get(op, 0)) for op in sorted({*old, *new}) if old.get(op) != new.get(op)
+        },
         nodes=(len(before.graph.node), len(after.graph.node)),
         initializers=(len(before.graph.initializer), len(after.graph.initializer)),
         shapes=shapes(after),
@@ -57,7 +59,9 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         simplified, verified = onnxsim.simplify(model)
     except Exception as error:  # onnxsim raises whatever its C++ side does
-        raise KilnError(f"onnxsim failed: {error}", hint="check the graph with `facekiln onnx inspect`") from error
+        raise KilnError(
+            f"onnxsim failed: {error}", hint="check the graph with `facekiln onnx inspect`"
+        ) from error
     if not verified:
         raise KilnError("onnxsim's result does not compute the same as the original")
     before, after = shapes(model), shapes(simplified)

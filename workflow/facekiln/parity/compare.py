@@ -21,9 +21,7 @@ from facekiln.vision.detect import Faces, faces_from_outputs
 from facekiln.vision.preprocess import fit
 
 
-def choose_pictures(
-    source: str, count: int, seed: int, size: tuple[int, int]
-) -> list[tuple[str, Picture]]:
+def choose_pictures(source: str, count: int, seed: int, size: tuple[int, int]) -> list[tuple[str, Picture]]:
     """Return named pictures fitted to the network's size (see `facekiln.data.pictures`)."""
     return [(name, fit(image, size, "letterbox")[0]) for name, image in pictures(source, count, seed, size)]
 
@@ -94,7 +92,9 @@ def compare(
             for _, picture in chosen:
                 outputs.append(child.run(picture))
                 bar.update(1)
-            _add_reader(report, parent, child, [p for _, p in chosen], references, outputs, model, label, gates_of)
+            _add_reader(
+                report, parent, child, [p for _, p in chosen], references, outputs, model, label, gates_of
+            )
     report["passed"] = all(gate["verdict"] != "failed" for gate in report["gates"])
     return report
 
@@ -112,7 +112,8 @@ def _add_reader(
 ) -> None:
     limits = _limits(child.precision, child.name, gates_of)
     figures = {
-        name: worst([_measure(name, a, b) for a, b in zip(references, outputs, strict=True)]) for name in model.outputs
+        name: worst([_measure(name, a, b) for a, b in zip(references, outputs, strict=True)])
+        for name in model.outputs
     }
     report["child"]["runs_in"].append(child.name)
     report["emulated"] = report["emulated"] or child.emulated
@@ -120,7 +121,8 @@ def _add_reader(
     gates: list[Gate] = judge_outputs(figures, limits, child.name)
     if model.priors:
         pairs = [
-            (_faces(a, model, label), _faces(b, model, label)) for a, b in zip(references, outputs, strict=True)
+            (_faces(a, model, label), _faces(b, model, label))
+            for a, b in zip(references, outputs, strict=True)
         ]
         faces = agreement(pairs)
         report["faces"][child.name] = faces.as_dict()
@@ -128,7 +130,9 @@ def _add_reader(
     report["gates"] += [asdict(gate) for gate in gates]
     if any(gate.verdict == "failed" for gate in gates):
         divergence = first_divergence(parent, child, chosen[0], limits)
-        report["diverges_at"][child.name] = str(divergence) if divergence else "no single tensor is outside the limits"
+        report["diverges_at"][child.name] = (
+            str(divergence) if divergence else "no single tensor is outside the limits"
+        )
         log.error("%s: %s", child.name, report["diverges_at"][child.name])
 
 

@@ -35,7 +35,9 @@ class Divergence:
         )
 
 
-def first_divergence(parent: Stage, child: Stage, picture: Picture, limits: dict[str, Any]) -> Divergence | None:
+def first_divergence(
+    parent: Stage, child: Stage, picture: Picture, limits: dict[str, Any]
+) -> Divergence | None:
     """Trace both stages on one picture and return the first tensor outside the limits.
 
     Args:
@@ -55,7 +57,9 @@ def first_divergence(parent: Stage, child: Stage, picture: Picture, limits: dict
             continue
         compared += 1
         figures = measure(reference[other].reshape(-1), value.reshape(-1))
-        within = figures.cosine >= limits.get("cosine", -1) and figures.max_rel <= limits.get("max_rel", float("inf"))
+        within = figures.cosine >= limits.get("cosine", -1) and figures.max_rel <= limits.get(
+            "max_rel", float("inf")
+        )
         if not within:
             return Divergence(name, other, figures, compared, previous)
         previous = name

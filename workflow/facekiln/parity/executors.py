@@ -7,6 +7,7 @@ order or shape the stage has inside. `trace` gives the tensors on the way, for f
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,7 +48,7 @@ class Stage(Protocol):
     def trace(self, picture: Picture) -> Arrays:
         """Return every tensor on the way, in execution order, by this stage's own names."""
 
-    def name_in_parent(self, tensor: str) -> str | None:
+    def name_in_parent(self, tensor: str, /) -> str | None:
         """Return the parent stage's name of one of this stage's tensors, None where it has none."""
 
 
@@ -85,7 +86,7 @@ class TorchStage:
                 handle.remove()
         return {**_after_batch_norm(traced), **outputs}
 
-    def name_in_parent(self, tensor: str) -> str | None:
+    def name_in_parent(self, _tensor: str) -> str | None:
         """A checkpoint has no parent."""
         return None
 
@@ -101,11 +102,11 @@ def _after_batch_norm(traced: Arrays) -> Arrays:
     """Give a convolution the value after its batch norm, as exporters fold the two into one node."""
     names = list(traced)
     folded = dict(traced)
-    for first, second in zip(names, names[1:], strict=False):
+    for first, second in itertools.pairwise(names):
         parent, _, index = first.rpartition(".")
-        if second == f"{parent}.{int(index) + 1}" if index.isdigit() else False:
-            if traced[first].shape == traced[second].shape:
-                folded[first] = traced[second]
+        follows = index.isdigit() and second == f"{parent}.{int(index) + 1}"
+        if follows and traced[first].shape == traced[second].shape:
+            folded[first] = traced[second]
     return folded
 
 
@@ -121,7 +122,9 @@ class TorchScriptStage:
         try:
             self._network = torch.jit.load(str(path), map_location="cpu").eval()
         except (RuntimeError, ValueError) as error:
-            raise KilnError("is not a TorchScript archive", file=path, hint="rebuild it with its rule") from error
+            raise KilnError(
+                "is not a TorchScript archive", file=path, hint="rebuild it with its rule"
+            ) from error
 
     def run(self, picture: Picture) -> Arrays:
         """See `Stage.run`."""
@@ -191,7 +194,9 @@ def _session(graph: onnx.ModelProto) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = 2
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _module_paths(graph: onnx.ModelProto) -> dict[str, str]:

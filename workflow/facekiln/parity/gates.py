@@ -40,14 +40,16 @@ def judge_outputs(outputs: Mapping[str, Measure], limits: Mapping[str, Any], rea
         if "cosine" in limits:
             gates.append(_at_least(f"{reader} {output} cosine", figures.cosine, limits["cosine"]))
         if "max_rel" in limits:
-            gates.append(_at_most(f"{reader} {output} max error of scale", figures.max_rel, limits["max_rel"]))
+            gates.append(
+                _at_most(f"{reader} {output} max error of scale", figures.max_rel, limits["max_rel"])
+            )
         if "warn_cosine" in limits and figures.cosine < limits["warn_cosine"]:
             gates.append(Gate(f"{reader} {output} cosine", figures.cosine, limits["warn_cosine"], "warned"))
     return gates
 
 
 def judge_faces(faces: Agreement, limits: Mapping[str, Any], reader: str) -> list[Gate]:
-    """Judge whether the same faces are found: `found` (least share), `invented` (most), `mean_iou` (least)."""
+    """Judge whether the same faces are found: least `found`, most `invented`, least `mean_iou`."""
     gates = [
         _at_least(f"{reader} faces found", faces.found, limits["found"]),
         _at_most(f"{reader} faces invented", faces.invented, limits["invented"]),
