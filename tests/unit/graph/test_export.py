@@ -88,7 +88,8 @@ def test_traced_network_computes_the_same_and_holds_no_folder(
 def test_traced_bytes_repeat_in_another_process(root: Path) -> None:
     code = (
         "import hashlib, torch\nfrom dataclasses import replace\nfrom facekiln.config import load_config\n"
-        "from facekiln.models.registry import build_network\nfrom facekiln.graph.export import trace_torchscript\n"
+        "from facekiln.models.registry import build_network\n"
+        "from facekiln.graph.export import trace_torchscript\n"
         "m = replace(load_config('config').model('retinaface'), sizes={'64': (64, 64)})\n"
         "torch.manual_seed(1)\n"
         "print(hashlib.sha256(trace_torchscript(build_network(m).eval(), m, '64')).hexdigest())"

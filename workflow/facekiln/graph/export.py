@@ -6,7 +6,7 @@ import io
 import warnings
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 
@@ -40,7 +40,7 @@ def trace_torchscript(network: torch.nn.Module, model: Model, label: str) -> byt
 
 
 def _without_debug_files(archive: bytes) -> bytes:
-    """Drop source positions from a TorchScript archive: they hold this machine's folders; nothing needs them."""
+    """Drop source positions from a TorchScript archive: they hold folders, and nothing needs them."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as new:
         for name in old.namelist():
@@ -70,7 +70,7 @@ def export_onnx(network: torch.nn.Module, model: Model, label: str, opset: int) 
             torch.onnx.export(
                 network.eval(),
                 (_example(model, label),),
-                stream,
+                cast(Any, stream),  # a stream is taken, though the annotation has only paths
                 input_names=[model.input.name],
                 output_names=list(model.outputs),
                 opset_version=opset,
