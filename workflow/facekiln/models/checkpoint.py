@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,10 @@ def _unpickle(data: bytes, name: Path | str) -> Any:
     import torch
 
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Torch muses about TorchScript archives and pickle protocols; the error below says it plainly.
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise unrelated types
         refused = _refused_global(error)
         if refused:
@@ -129,11 +133,22 @@ def _unpickle(data: bytes, name: Path | str) -> Any:
                 hint="loading such a file can run anything; ask its author for a plain state dict",
             ) from error
         raise KilnError(
-            f"is no whole checkpoint: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
+            f"is no whole checkpoint: {_reason(error)}",
             file=name,
             value=f"{len(data)} bytes",
             hint="it may be cut short or of another program: fetch it again, and check its sha256",
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return torch's reason without its advice, which is to switch the protection off."""
+    told = str(error).strip()
+    for known_form in ("TorchScript", ".tar format"):
+        if known_form in told:
+            return f"it is of torch's {known_form} form, which is not read without running code"
+    told = told.rpartition("WeightsUnpickler error:")[2].strip()
+    first = (told or type(error).__name__).splitlines()[0]
+    return "torch cannot unpickle it" if "weights_only" in first else first
 
 
 def _refused_global(error: BaseException) -> str | None:
