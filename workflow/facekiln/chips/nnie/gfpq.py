@@ -124,15 +124,20 @@ def thresholds(z: int, bits: int, *, negative: bool = False) -> NDArray[np.float
     return np.concatenate([zero, _up_to_float32(np.exp2((codes + z - 0.5) / form.steps))])
 
 
+def magnitudes(z: int, bits: int, *, negative: bool = False) -> NDArray[np.float32]:
+    """Return the magnitude that each entry of `thresholds` starts."""
+    form = format_of(bits)
+    return np.exp2((np.arange(int(negative), form.top + 1) + z) / form.steps).astype(np.float32)
+
+
 @functools.lru_cache(maxsize=256)
 def values(z: int, bits: int) -> NDArray[np.float32]:
     """Return what each code stands for, float32 [2^bits]; codes that GFPQ never makes stand for NaN."""
     form = format_of(bits)
     table = np.full(2 * form.sign, np.nan, np.float32)
-    magnitudes = np.exp2((np.arange(form.top + 1) + z) / form.steps).astype(np.float32)
-    table[: form.top + 1] = magnitudes
-    table[form.sign : form.sign + form.top + 1] = -magnitudes
+    table[: form.top + 1] = magnitudes(z, bits)
     table[form.sign] = 0.0
+    table[form.sign + 1 : form.sign + form.top + 1] = -magnitudes(z, bits, negative=True)
     return table
 
 
@@ -162,16 +167,26 @@ def _buckets(z: int, bits: int) -> NDArray[np.uint16]:
     return np.where(codes[0] == codes[1], codes[0], codes[0] | _UNSURE)
 
 
+def _refuse_nan(x: NDArray[np.float32]) -> None:
+    if np.isnan(x).any():
+        raise KilnError("GFPQ has no code for NaN", hint="look for NaN in the network or its input")
+
+
 def _blocks_of_codes(
     x: NDArray[np.float32], z: int, bits: int
 ) -> Iterator[tuple[slice, NDArray[np.uint16], NDArray[np.intp]]]:
     """Yield blocks of a flat array: which elements, their codes, and the codes again as indices."""
+    if x.size < _BLOCK:
+        # Making the table would take longer than the work.
+        _refuse_nan(x)
+        found = _encode_by_search(x, z, bits)
+        yield slice(0, x.size), found, found.astype(np.intp)
+        return
     table = _buckets(z, bits)
     codes, indices = np.empty(_BLOCK, np.uint16), np.empty(_BLOCK, np.intp)
     for start in range(0, x.size, _BLOCK):
         block = x[start : start + _BLOCK]
-        if np.isnan(block).any():
-            raise KilnError("GFPQ has no code for NaN", hint="look for NaN in the network or its input")
+        _refuse_nan(block)
         code, index = codes[: block.size], indices[: block.size]
         np.right_shift(block.view(np.uint32), _SHIFT, out=index, casting="unsafe")
         # With `clip` numpy writes straight to `out`; no index is outside.
