@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ def test_interrupted_folder_keeps_the_old_folder(tmp_path: Path) -> None:
         (part / "two").write_text("2")
         raise KeyboardInterrupt
     assert [path.name for path in target.iterdir()] == ["one"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    code = (
+        "import os, signal, sys\nfrom facekiln.artifact import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as part:\n"
+        "    part.write_bytes(b'half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    write_bytes(target, b"whole")
     assert list(tmp_path.iterdir()) == [target]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +41,26 @@ def sha256_of_text(text: str) -> str:
 
 
 def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+
+
+def _remove_abandoned_parts(path: Path) -> None:
+    """Remove what killed processes of this machine left beside `path`."""
+    prefix = f".{path.name}.{socket.gethostname()}."
+    for part in path.parent.glob(f"{glob.escape(prefix)}*.part"):
+        pid = part.name.removeprefix(prefix).removesuffix(".part")
+        if pid.isdigit() and int(pid) != os.getpid() and not _is_running(int(pid)):
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _raise_write_error(path: Path, error: OSError) -> None:
@@ -63,6 +84,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     part = _part_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned_parts(target)
         yield part
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
@@ -83,6 +105,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     part = _part_of(target)
     try:
+        _remove_abandoned_parts(target)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
