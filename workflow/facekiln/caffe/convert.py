@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facekiln.artifact import write_json
 from facekiln.caffe.emit import Emitter
 from facekiln.caffe.fold import fold_batch_norm
 from facekiln.caffe.net import Net
 from facekiln.caffe.ops import convert_node
 from facekiln.caffe.shapes import infer_shapes
+from facekiln.caffe.writer import write_net
 from facekiln.errors import KilnError
 from facekiln.graph.legalise_caffe import legalise
 from facekiln.graph.onnx_graph import OnnxGraph
 from facekiln.provenance import Edit
-from facekiln.vision.heads import HeadMap
+from facekiln.vision.heads import HeadMap, heads_to_json
 
 if TYPE_CHECKING:
     import onnx
@@ -74,6 +77,18 @@ def convert(model: onnx.ModelProto, *, name: str, steps: Sequence[int] | None = 
     }
     _check(net, shapes, heads, tensors, graph)
     return Conversion(net, heads, tensors, [*edits, *emitter.edits, *folded])
+
+
+def save(
+    done: Conversion, prototxt_path: Path | str, caffemodel_path: Path | str, heads_path: Path | str
+) -> None:
+    """Write the pair and its heads, each file atomically.
+
+    Raises:
+        KilnError: the disk is full or a folder cannot be written.
+    """
+    write_net(done.net, prototxt_path, caffemodel_path)
+    write_json(heads_path, heads_to_json(done.heads))
 
 
 def _check(

@@ -47,9 +47,20 @@ def readers(net: Net) -> list[list[int]]:
     return result
 
 
-def last_writers(net: Net) -> dict[str, int]:
-    """Return, per blob, the index of the layer that wrote its final value (`INPUT` for an input)."""
-    writer = dict.fromkeys(net.inputs, INPUT)
-    for index, layer in enumerate(net.layers):
-        writer.update(dict.fromkeys(layer.tops, index))
-    return writer
+def single_assignment(net: Net) -> tuple[Net, dict[str, str]]:
+    """Return the same network with nothing in place, and where each blob's final value is.
+
+    Returns:
+        A copy in which every layer writes blobs of its own: the second value of blob `b` is `b@2`, and so on. And
+        blob -> the copy's blob that holds its final value.
+    """
+    net = net.copy()
+    current = {name: name for name in net.inputs}
+    versions = dict.fromkeys(net.inputs, 1)
+    for layer in net.layers:
+        layer.bottoms = [current[bottom] for bottom in layer.bottoms]
+        for place, top in enumerate(layer.tops):
+            versions[top] = versions.get(top, 0) + 1
+            current[top] = top if versions[top] == 1 else f"{top}@{versions[top]}"
+            layer.tops[place] = current[top]
+    return net, current

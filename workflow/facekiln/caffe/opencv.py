@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.caffe.dataflow import INPUT, last_writers
+from facekiln.caffe.dataflow import single_assignment
+from facekiln.caffe.geometry import geometry
 from facekiln.caffe.net import Net
 from facekiln.caffe.reader import read_net
 from facekiln.caffe.writer import caffemodel_bytes, prototxt_text
@@ -30,6 +31,20 @@ def lowered(net: Net) -> Net:
     return net
 
 
+def _refuse_known_defects(net: Net) -> None:
+    """Refuse what OpenCV 4 computes wrongly: a 1x1 Deconvolution ignores its pad and writes past its output."""
+    for layer in net.layers:
+        if layer.type != "Deconvolution":
+            continue
+        windows = geometry(layer)
+        if windows.kernel == windows.stride == (1, 1) and windows.pad != (0, 0):
+            raise KilnError(
+                "a padded Deconvolution of kernel 1 and stride 1 crashes OpenCV 4",
+                where=f"layer '{layer.name}'",
+                hint="run the network with MNN instead",
+            )
+
+
 class OpenCvNet:
     """A network loaded into OpenCV once, to be run many times."""
 
@@ -37,7 +52,7 @@ class OpenCvNet:
         """Load a network with weights.
 
         Raises:
-            KilnError: OpenCV has no Caffe reader (version 5), or refuses the network.
+            KilnError: OpenCV has no Caffe reader (version 5), refuses the network, or is known to fail on it.
         """
         if not hasattr(cv2.dnn, "readNetFromCaffe"):
             raise KilnError(
@@ -45,14 +60,20 @@ class OpenCvNet:
                 value=cv2.__version__,
                 hint='pip install "opencv-python-headless<5"',
             )
-        self.net = lowered(net)
-        text = np.frombuffer(prototxt_text(self.net).encode(), np.uint8)
-        model = np.frombuffer(caffemodel_bytes(self.net), np.uint8)
+        _refuse_known_defects(net)
+        self.inputs = list(net.inputs)
+        # OpenCV is asked by layer name, and renames layers that end a network after their blob. With one writer
+        # per blob and each layer named like its first blob, names mean one thing only.
+        unrolled, self._final = single_assignment(lowered(net))
+        for layer in unrolled.layers:
+            layer.name = layer.tops[0]
+        self._layer_of = {top: layer for layer in unrolled.layers for top in layer.tops}
+        text = np.frombuffer(prototxt_text(unrolled).encode(), np.uint8)
+        model = np.frombuffer(caffemodel_bytes(unrolled), np.uint8)
         try:
             self._runner = cv2.dnn.readNetFromCaffe(text, model)
         except cv2.error as error:
             raise KilnError(f"OpenCV cannot read the network: {error}") from error
-        self._writers = last_writers(self.net)
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]], blobs: Iterable[str] | None = None) -> Arrays:
         """Run once.
@@ -68,30 +89,23 @@ class OpenCvNet:
         Raises:
             KilnError: an unknown blob or input, or OpenCV fails.
         """
-        wanted = (
-            [name for name in self._writers if name not in self.net.inputs] if blobs is None else list(blobs)
-        )
-        unknown = [name for name in wanted if name not in self._writers]
+        wanted = [name for name in self._final if name not in self.inputs] if blobs is None else list(blobs)
+        unknown = [name for name in wanted if name not in self._final]
         if unknown:
             raise KilnError(f"the network has no blob '{unknown[0]}'")
-        if set(inputs) != set(self.net.inputs):
-            raise KilnError("not the network's inputs", value=sorted(inputs), limit=sorted(self.net.inputs))
-        # OpenCV is asked by layer, and answers with all of a layer's tops.
-        layers = list(dict.fromkeys(self._writers[name] for name in wanted if self._writers[name] != INPUT))
+        if set(inputs) != set(self.inputs):
+            raise KilnError("not the network's inputs", value=sorted(inputs), limit=sorted(self.inputs))
+        tops = [self._final[name] for name in wanted]
+        layers = list(dict.fromkeys(self._layer_of[top].name for top in tops if top in self._layer_of))
+        values: Arrays = dict(inputs)
         try:
             for name, value in inputs.items():
                 self._runner.setInput(np.ascontiguousarray(value, np.float32), name)
-            answers = self._runner.forwardAndRetrieve([self.net.layers[index].name for index in layers])
+            for name, answer in zip(layers, self._runner.forwardAndRetrieve(layers), strict=True):
+                values.update(zip(self._layer_of[name].tops, map(np.array, answer), strict=True))
         except cv2.error as error:
             raise KilnError(f"OpenCV cannot run the network: {error}") from error
-        values: Arrays = {
-            top: np.array(value, np.float32)
-            for index, tops in zip(layers, answers, strict=True)
-            for top, value in zip(self.net.layers[index].tops, tops, strict=True)
-            if self._writers[top] == index
-        }
-        values.update(inputs)
-        return {name: values[name] for name in wanted}
+        return {name: values[top] for name, top in zip(wanted, tops, strict=True)}
 
 
 def run_opencv(

@@ -52,26 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from facekiln.artifact import write_json
     from facekiln.caffe.census import take_census
-    from facekiln.caffe.convert import convert
-    from facekiln.caffe.writer import write_net
+    from facekiln.caffe.convert import convert, save
     from facekiln.config import load_config
     from facekiln.errors import KilnError
     from facekiln.graph.export import load_onnx
     from facekiln.progress import log
     from facekiln.provenance import tool_versions, write_record
-    from facekiln.vision.heads import heads_to_json
 
     model = load_config(options.config).model(options.model)
     steps = model.priors.steps if model.priors else None
+    simplified = load_onnx(options.onnx)
     try:
-        done = convert(load_onnx(options.onnx), name=f"{model.name}_{options.size}", steps=steps)
+        done = convert(simplified, name=f"{model.name}_{options.size}", steps=steps)
     except KilnError as error:
         raise KilnError(str(error), file=options.onnx) from error
     _check_interface(options, model, done)
-    write_net(done.net, options.prototxt, options.caffemodel)
-    write_json(options.heads, heads_to_json(done.heads))
+    save(done, options.prototxt, options.caffemodel, options.heads)
     census = take_census(done.net)
     write_record(
         [options.prototxt, options.caffemodel, options.heads],

@@ -95,7 +95,7 @@ def _branches(graph: OnnxGraph, output: str) -> list[_Branch] | None:
         raise KilnError(
             "an output ends in nodes that cannot be cut back to one map per level",
             where=f"output '{output}'",
-            value=f"last node {last.where if last else 'none'}, shape {list(shape)}",
+            value=f"{last.where if last else 'an input'}, {list(shape)}",
             limit="Transpose (0, 2, 3, 1), Reshape [1, -1, values], Concat axis 1, Softmax on the last axis",
             hint="export the network without decoding and post-processing: facekiln decodes on the host",
         )

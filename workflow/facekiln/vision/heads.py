@@ -195,7 +195,7 @@ def heads_from_json(value: Any) -> list[HeadMap]:
     names = {field.name for field in fields(HeadMap)}
     heads = []
     for place, entry in enumerate(entries):
-        if not isinstance(entry, dict) or set(entry) != names:
+        if not isinstance(entry, dict) or set(entry) != names or not isinstance(entry["cells"], list):
             raise KilnError("is not a head", where=f"heads[{place}]", limit=", ".join(sorted(names)))
         numbers = [entry["level"], entry["stride"], entry["anchors"], entry["values"], *entry["cells"]]
         if not all(type(number) is int for number in numbers):
