@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+
 from facekiln.models.looks import looks_like
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from facekiln.config import Model, load_config
 from facekiln.errors import KilnError
 from facekiln.models.registry import NETWORKS, build_network, count
@@ -29,7 +30,9 @@ def test_builds_in_training_mode_with_the_declared_slope(model: Model) -> None:
 
 
 def test_an_unknown_network_gets_a_suggestion(model: Model) -> None:
-    with pytest.raises(KilnError, match=r"retinaface\.yaml: network: .*did you mean 'retinaface_mobilenet025'"):
+    with pytest.raises(
+        KilnError, match=r"retinaface\.yaml: network: .*did you mean 'retinaface_mobilenet025'"
+    ):
         build_network(replace(model, network="retinaface_mobilnet025"))
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from facekiln.config import load_config
 from facekiln.models.retinaface import RetinaFace
 from facekiln.vision.priors import make_priors
-from torch import nn
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 class Response(Protocol):
     """What `Opener` gives: a stream that knows nothing of size or type."""
 
-    def read(self, count: int, /) -> bytes:
-        """Return up to `count` bytes; none at the end."""
+    def read1(self, count: int, /) -> bytes:
+        """Return up to `count` bytes as soon as there are some; none at the end."""
 
     def close(self) -> None:
         """End the connection."""
@@ -169,7 +169,7 @@ def _read(published: Published, response: Response) -> bytes:
     data = bytearray()
     deadline = time.monotonic() + DEADLINE_SECONDS
     with progress_bar(published.bytes, "fetch", "B") as bar:
-        while chunk := response.read(_CHUNK):
+        while chunk := response.read1(_CHUNK):
             data += chunk
             bar.update(len(chunk))
             if len(data) > published.bytes:

@@ -34,11 +34,11 @@ def encode_boxes(boxes: Floats, priors: Floats, variances: tuple[float, float]) 
 
 def decode_landmarks(landms: Floats, priors: Floats, variances: tuple[float, float]) -> Floats:
     """Turn offsets [N, 2 * P] into points [N, P, 2] (x, y), in the priors' unit."""
-    offsets = landms.reshape(len(landms), -1, 2)
+    offsets = landms.reshape(len(landms), landms.shape[1] // 2, 2)
     return priors[:, None, :2] + offsets * variances[0] * priors[:, None, 2:]
 
 
 def encode_landmarks(points: Floats, priors: Floats, variances: tuple[float, float]) -> Floats:
     """Turn points [N, P, 2] into offsets [N, 2 * P]: the inverse of `decode_landmarks`."""
     offsets = (points - priors[:, None, :2]) / (variances[0] * priors[:, None, 2:])
-    return offsets.reshape(len(points), -1)
+    return offsets.reshape(len(points), 2 * points.shape[1])
