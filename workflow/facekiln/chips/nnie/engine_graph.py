@@ -81,11 +81,17 @@ class PlanGraph:
         if key not in self._values:
             if blob in self._plan.inputs:
                 return self._input(blob, "linear")
-            # Only a blob that was passed on as codes gets here.
-            (bits,) = self._plan.blobs[blob].z
-            scaled = self.graph.node("Mul", self._values[(blob, bits)], self.graph.scalar(ONE))
-            self._values[key] = self.graph.node("Round", scaled)
+            self._values[key] = self.graph.node("Round", self._scaled(blob))
         return self._values[key]
+
+    def _scaled(self, blob: str) -> str:
+        """Return a blob in units of 1/4096, before rounding where that has not happened yet."""
+        for form in ("linear", "scaled"):
+            if (blob, form) in self._values:
+                return self._values[(blob, form)]
+        # Only a blob that was passed on as codes gets here.
+        (bits,) = self._plan.blobs[blob].z
+        return self.graph.node("Mul", self._values[(blob, bits)], self.graph.scalar(ONE))
 
     def decoded(self, blob: str, bits: int) -> str:
         """Return a blob as its codes of that width say."""
@@ -120,16 +126,17 @@ class PlanGraph:
             self._values[(step.tops[0], readings[0])] = value
             return
         if self._moves(operation, readings):
-            values = emit(self.graph, step, [self.linear(blob) for blob in step.bottoms], shapes)
+            values, form = (
+                emit(self.graph, step, [self.linear(blob) for blob in step.bottoms], shapes),
+                "linear",
+            )
         else:
             operands = [
                 self.decoded(blob, bits) if bits else self.raw(blob)
                 for blob, bits in zip(step.bottoms, readings, strict=True)
             ]
-            values = [
-                self.graph.node("Round", value) for value in emit(self.graph, step, operands, shapes, ONE)
-            ]
-        self._values.update(zip([(top, "linear") for top in step.tops], values, strict=True))
+            values, form = emit(self.graph, step, operands, shapes, ONE), "scaled"
+        self._values.update(zip([(top, form) for top in step.tops], values, strict=True))
 
     def _passes_codes(self, operation: Operation) -> bool:
         """Whether input codes can be handed on as they are."""
@@ -177,9 +184,22 @@ class PlanGraph:
         return self.graph.node("Cast", clipped, to=TensorProto.INT32)
 
     def _by_table(self, blob: str, z: int, bits: int, top: int) -> str:
+        from onnx import TensorProto
+
         signed = blob not in self._non_negative
+        short = np.iinfo(np.int16 if signed else np.uint16)
+        if top > short.max:
+            index = self._whole(self.linear(blob), -top if signed else 0, top)
+        else:
+            # One pass of the same rounding (half to even) and saturation; the table is as long as the type.
+            top = short.max
+            one, zero = self.graph.scalar(1), self.graph.constant(0, short.dtype, key=("zero", short.dtype))
+            index = self.graph.node("QuantizeLinear", self._scaled(blob), one, zero)
+            index = self.graph.node("Cast", index, to=TensorProto.INT32)
         table = _table(z, bits, top, signed=signed)
-        index = self._whole(self.linear(blob), -top if signed else 0, top)
+        if signed and top == short.max:
+            # int16 has one more negative number.
+            table = np.insert(table, top + 1, table[top + 1])
         return self._look_up(blob, index, table, ("table", z, bits, signed))
 
     def _by_logarithm(self, blob: str, z: int, bits: int, *, negative: bool) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-_OPSET = 17
-_IR_VERSION = 8
+# The first with 16-bit QuantizeLinear.
+_OPSET = 21
+_IR_VERSION = 10
 
 
 class OnnxGraph:
