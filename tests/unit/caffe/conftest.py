@@ -83,7 +83,10 @@ def check_agreement(
             assert_close(blobs[blob], expected[tensor], f"{blob} = {tensor}", limit)
     outputs = assemble(blobs, done.heads)
     for output in model.graph.output:
-        assert_close(outputs[output.name], expected[output.name], output.name, limit)
+        # A plain map of one cell counts as a vector.
+        theirs = expected[output.name]
+        theirs = theirs[:, :, 0, 0] if theirs.shape[2:] == (1, 1) else theirs
+        assert_close(outputs[output.name], theirs, output.name, limit)
     return done
 
 

@@ -110,7 +110,7 @@ def _check(
                 where=f"output '{head.output}', blob '{head.blob}'",
                 hint="give the output a layer of its own in the network",
             )
-        if shapes[head.blob] != head.shape:
+        if [dim for dim in shapes[head.blob] if dim > 1] != [dim for dim in head.shape if dim > 1]:
             raise KilnError(
                 "blob has the wrong shape", where=head.blob, value=shapes[head.blob], limit=head.shape
             )

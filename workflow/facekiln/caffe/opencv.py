@@ -101,10 +101,12 @@ class OpenCvNet:
         try:
             for name, value in inputs.items():
                 self._runner.setInput(np.ascontiguousarray(value, np.float32), name)
-            for name, answer in zip(layers, self._runner.forwardAndRetrieve(layers), strict=True):
-                values.update(zip(self._layer_of[name].tops, map(np.array, answer), strict=True))
+            answers = self._runner.forwardAndRetrieve(layers)
         except cv2.error as error:
             raise KilnError(f"OpenCV cannot run the network: {error}") from error
+        for name, answer in zip(layers, answers, strict=True):
+            # A pooling answers with the places of its maxima too, which have no blob in Caffe.
+            values.update(zip(self._layer_of[name].tops, map(np.array, answer), strict=False))
         return {name: values[top] for name, top in zip(wanted, tops, strict=True)}
 
 

@@ -31,7 +31,7 @@ class HeadMap:
         output: the model's output that it is a part of.
         level: its place among that output's maps, 0 = first priors.
         stride: input pixels per cell; 0 for "plain".
-        cells: (H, W) of the map; (1, 1) for a plain vector.
+        cells: (H, W) of the map; (1, 1) for a plain vector, which a plain map of one cell counts as.
         anchors: priors per cell.
         values: values per prior.
         order: "anchor_major": channel = anchor * values + value; "value_major": channel = value * anchors +

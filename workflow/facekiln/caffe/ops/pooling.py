@@ -37,7 +37,16 @@ def _settings(
             node, "is dilated", value=pair(node, "dilations"), limit="Caffe's pooling has no dilation"
         )
     kernel, stride = pair(node, "kernel_shape"), pair(node, "strides")
-    return before[2:], after[2:], kernel, stride, pads_of(node, before[2:], kernel, stride)
+    pads = pads_of(node, before[2:], kernel, stride)
+    for size, cells, step, pad in zip(before[2:], after[2:], stride, pads, strict=False):
+        if (cells - 1) * step - pad >= size:
+            raise refuse(
+                node,
+                "has a window wholly outside the image, which runtimes fill differently",
+                value=f"input {tuple(before[2:])}, kernel {kernel}, stride {stride}, ceil_mode",
+                hint="set ceil_mode=False",
+            )
+    return before[2:], after[2:], kernel, stride, pads
 
 
 def _first_kernel(size: int, cells: int, kernel: int, stride: int, pad: int) -> int | None:
@@ -50,7 +59,7 @@ def _first_kernel(size: int, cells: int, kernel: int, stride: int, pad: int) -> 
     for first in range(1, kernel + 1):
         second = kernel - first + 1
         length = size - first + 1
-        if pad < second and length >= 1 and pool_cells(length, second, stride, pad) == cells:
+        if pad < second <= length + 2 * pad and pool_cells(length, second, stride, pad) == cells:
             return first
     return None
 
