@@ -86,8 +86,8 @@ def test_the_published_checkpoint_at_original_size_and_at_640(
     assert stages.detect(*stage, "--original", data("images/det41.jpg")) == 0
     original = capsys.readouterr().out
     assert "det41.jpg: 3 faces" in original
-    # det41.jpg is 640 x 640, so both must agree; the boxes are near those of another RetinaFace on it: mnet.25
-    # in Caffe finds 134 246 194 340, 458 86 522 172 and 226 321 270 385.
+    # det41.jpg is 640 x 640, so both must agree; the boxes are near those of another RetinaFace on it:
+    # mnet.25 in Caffe finds 134 246 194 340, 458 86 522 172 and 226 321 270 385.
     assert stages.detect(*stage, "--size", "640", data("images/det41.jpg")) == 0
     assert capsys.readouterr().out == original
     boxes = faces(original)[:, 1:]
