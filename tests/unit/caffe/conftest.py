@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from facekiln.caffe.convert import Conversion, convert
 from facekiln.caffe.opencv import OpenCvNet
 from facekiln.vision.heads import assemble
-from onnx import TensorProto, helper, numpy_helper
 
 Arrays = dict[str, np.ndarray]
 

@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from facekiln.errors import KilnError
-from facekiln.vision.heads import HeadMap, assemble, heads_from_json, heads_to_json, split
 from hypothesis import given
 from hypothesis import strategies as st
+
+from facekiln.errors import KilnError
+from facekiln.vision.heads import HeadMap, assemble, heads_from_json, heads_to_json, split
 
 LOC = HeadMap("loc_s8", "loc", 0, 8, (2, 3), 2, 4, "anchor_major")
 CONF = HeadMap("conf_s8", "conf", 0, 8, (2, 3), 2, 2, "value_major")
@@ -28,7 +29,7 @@ def test_each_value_stands_where_the_order_says() -> None:
 
 
 def test_value_major_puts_the_face_scores_after_the_background_scores() -> None:
-    # Public layout of mnet.25: channels 0, 1 = background of anchor 0, 1; channels 2, 3 = face of anchor 0, 1.
+    # Layout of the public mnet.25: channels 0, 1 = background of anchor 0, 1; channels 2, 3 = face of each.
     head = HeadMap("cls", "conf", 0, 32, (1, 1), 2, 2, "value_major")
     blob = np.array([10, 11, 20, 21], np.float32).reshape(1, 4, 1, 1)
     assert assemble({"cls": blob}, [head])["conf"].tolist() == [[[10, 20], [11, 21]]]
@@ -140,7 +141,9 @@ def test_maps_that_do_not_go_together_are_refused(second: HeadMap, message: str)
 CELLS = {"heads": [{**heads_to_json([LOC])["heads"][0], "cells": 4}]}
 
 
-@pytest.mark.parametrize("value", [None, {}, {"heads": []}, {"heads": [{"blob": "x"}]}, {"heads": ["x"]}, CELLS])
+@pytest.mark.parametrize(
+    "value", [None, {}, {"heads": []}, {"heads": [{"blob": "x"}]}, {"heads": ["x"]}, CELLS]
+)
 def test_a_foreign_file_is_refused(value: object) -> None:
     with pytest.raises(KilnError):
         heads_from_json(value)

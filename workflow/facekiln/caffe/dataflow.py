@@ -51,8 +51,8 @@ def single_assignment(net: Net) -> tuple[Net, dict[str, str]]:
     """Return the same network with nothing in place, and where each blob's final value is.
 
     Returns:
-        A copy in which every layer writes blobs of its own: the second value of blob `b` is `b@2`, and so on. And
-        blob -> the copy's blob that holds its final value.
+        A copy in which every layer writes blobs of its own: the second value of blob `b` is `b@2`, and so on.
+        And blob -> the copy's blob that holds its final value.
     """
     net = net.copy()
     current = {name: name for name in net.inputs}

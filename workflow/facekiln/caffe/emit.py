@@ -147,7 +147,7 @@ class Emitter:
         params: Mapping[str, Any] | None,
         blobs: Sequence[NDArray[np.float32]],
     ) -> None:
-        stored = [np.ascontiguousarray(blob, np.float32) for blob in blobs]
+        stored = [np.asarray(blob, np.float32, order="C") for blob in blobs]
         self.net.layers.append(Layer(name, layer_type, bottoms, tops, dict(params or {}), stored))
 
     def unused(self, name: str) -> str:

@@ -31,7 +31,8 @@ def refuse(layer: Layer, what: str, **details: Any) -> KilnError:
 def _pair(layer: Layer, field: str, stem: str, default: int) -> tuple[int, int]:
     params = layer.params
     if f"{stem}_h" in params or f"{stem}_w" in params:
-        return int(params.get(f"{stem}_h", default)), int(params.get(f"{stem}_w", default))
+        # Where one of the two is given, the other is zero, not the default: BVLC base_conv_layer.cpp.
+        return int(params.get(f"{stem}_h", 0)), int(params.get(f"{stem}_w", 0))
     value = params.get(field, default)
     values = list(value) if isinstance(value, list) else [value]
     if not values:

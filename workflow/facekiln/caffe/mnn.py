@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[np.float32]]
 # module below it does neither.
 _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv[1:])"
 
-# MNN's larger Winograd tiles lose three digits (5e-4 of scale against 1e-5, measured); level 0 takes small tiles.
+# MNN's larger Winograd tiles lose digits (5e-4 of scale against 1e-5, measured); level 0 takes small tiles.
 _WINOGRAD_LEVEL = 3
 
 

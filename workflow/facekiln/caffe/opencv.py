@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekiln.caffe.dataflow import single_assignment
-from facekiln.caffe.geometry import geometry
+from facekiln.caffe.geometry import axis_of, geometry
 from facekiln.caffe.net import Net
 from facekiln.caffe.reader import read_net
+from facekiln.caffe.shapes import infer_shapes
 from facekiln.caffe.writer import caffemodel_bytes, prototxt_text
 from facekiln.errors import KilnError
 
@@ -20,19 +22,25 @@ Arrays = dict[str, NDArray[np.float32]]
 
 
 def lowered(net: Net) -> Net:
-    """Return the same function in layer types that OpenCV has: DepthwiseConv becomes a grouped Convolution.
+    """Return the same function in what OpenCV reads.
 
-    The two differ in nothing but the type's name, which some chips' tools ask for.
+    DepthwiseConv becomes a grouped Convolution, from which it differs in nothing but the name that some
+    chips' tools ask for; a Slice into equal parts gets its points.
     """
     net = net.copy()
+    shapes = infer_shapes(net)
     for layer in net.layers:
         if layer.type in ("DepthwiseConv", "ConvolutionDepthwise"):
             layer.type = "Convolution"
+        if layer.type == "Slice" and not layer.params.get("slice_point"):
+            axis = axis_of(layer, len(shapes[layer.bottoms[0]]), int(layer.params.get("slice_dim", 1)))
+            points = itertools.accumulate(shapes[top][axis] for top in layer.tops[:-1])
+            layer.params["slice_point"] = list(points)
     return net
 
 
 def _refuse_known_defects(net: Net) -> None:
-    """Refuse what OpenCV 4 computes wrongly: a 1x1 Deconvolution ignores its pad and writes past its output."""
+    """Refuse what OpenCV 4 gets wrong: a 1x1 Deconvolution ignores its pad and writes past its output."""
     for layer in net.layers:
         if layer.type != "Deconvolution":
             continue
@@ -62,8 +70,8 @@ class OpenCvNet:
             )
         _refuse_known_defects(net)
         self.inputs = list(net.inputs)
-        # OpenCV is asked by layer name, and renames layers that end a network after their blob. With one writer
-        # per blob and each layer named like its first blob, names mean one thing only.
+        # OpenCV is asked by layer name, and renames layers that end a network after their blob. With one
+        # writer per blob and each layer named like its first blob, names mean one thing only.
         unrolled, self._final = single_assignment(lowered(net))
         for layer in unrolled.layers:
             layer.name = layer.tops[0]
@@ -74,6 +82,9 @@ class OpenCvNet:
             self._runner = cv2.dnn.readNetFromCaffe(text, model)
         except cv2.error as error:
             raise KilnError(f"OpenCV cannot read the network: {error}") from error
+        # Fused layers leave blobs in between unwritten, and Winograd's transform costs digits.
+        self._runner.enableFusion(False)
+        self._runner.enableWinograd(False)
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]], blobs: Iterable[str] | None = None) -> Arrays:
         """Run once.

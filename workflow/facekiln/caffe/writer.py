@@ -70,10 +70,12 @@ def caffemodel_bytes(net: Net) -> bytes:
             if not np.isfinite(blob).all():
                 raise KilnError(f"weight blob {place} holds NaN or infinity", where=f"layer '{layer.name}'")
             stored = entry.blobs.add()
-            # A blob without axes still has a shape field, with no dims.
-            stored.shape.SetInParent()
-            stored.shape.dim.extend(blob.shape)
-            stored.data.append(np.ascontiguousarray(blob, "<f4").tobytes())
+            if blob.ndim:
+                stored.shape.dim.extend(blob.shape)
+            else:
+                # One shared PReLU slope: Caffe wants no axes, OpenCV cannot read none; both take old dims.
+                stored.num = stored.channels = stored.height = stored.width = 1
+            stored.data.append(blob.astype("<f4").tobytes())
     return bytes(message.SerializeToString(deterministic=True))
 
 

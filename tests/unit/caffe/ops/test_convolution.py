@@ -1,4 +1,4 @@
-"""Conv, ConvTranspose, Gemm, MatMul, BatchNormalization, Resize: against ONNX Runtime, and what is refused."""
+"""Conv, ConvTranspose, Gemm, MatMul, BatchNormalization, Resize against ONNX Runtime; what is refused."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facekiln.caffe.convert import convert
-from facekiln.caffe.fold import RULE as FOLD
-from facekiln.errors import KilnError
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
+
+from facekiln.caffe.convert import convert
+from facekiln.caffe.fold import RULE as FOLD
+from facekiln.errors import KilnError
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 RNG = np.random.default_rng(5)
@@ -98,7 +99,7 @@ def test_one_dimensional_convolution_is_refused(onnx_model: Callable[..., Any]) 
         helper.make_node("Flatten", ["c"], ["y"]),
     ]
     model = onnx_model(nodes, {"x": (1, 2, 8)}, ["y"], {"w": _weights(3, 2, 3)})
-    with pytest.raises(KilnError, match="'wave'.*only images"):
+    with pytest.raises(KilnError, match=r"'wave'.*only images"):
         convert(model, name="t")
 
 
@@ -199,7 +200,7 @@ def test_gemm_of_many_rows_is_refused(single_op: Callable[..., Any], onnx_model:
         helper.make_node("Reshape", ["g", "shape"], ["y"]),
     ]
     constants = {"w": _weights(1, 4), "shape": np.array([1, 24])}
-    with pytest.raises(KilnError, match="'turned'.*something else than one row"):
+    with pytest.raises(KilnError, match=r"'turned'.*something else than one row"):
         convert(onnx_model(nodes, {"x": (1, 6)}, ["y"], constants), name="t")
 
 

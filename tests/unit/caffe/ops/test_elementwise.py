@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facekiln.caffe.convert import convert
-from facekiln.errors import KilnError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
+
+from facekiln.caffe.convert import convert
+from facekiln.errors import KilnError
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 RNG = np.random.default_rng(6)

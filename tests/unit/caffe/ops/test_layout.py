@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facekiln.caffe.convert import convert
-from facekiln.errors import KilnError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
+
+from facekiln.caffe.convert import convert
+from facekiln.errors import KilnError
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MAP = (1, 6, 4, 5)
@@ -38,7 +39,7 @@ def test_concat_of_a_constant_or_the_batch_is_refused(
         helper.make_node("Concat", ["x", "x"], ["c"], name="both", axis=0),
         helper.make_node("ReduceMean", ["c"], ["y"], axes=[0]),
     ]
-    with pytest.raises(KilnError, match="'both'.*batch axis"):
+    with pytest.raises(KilnError, match=r"'both'.*batch axis"):
         convert(onnx_model(nodes, {"x": MAP}, ["y"]), name="t")
 
 
@@ -105,7 +106,7 @@ def test_reshape_of_the_batch_is_refused(onnx_model: Callable[..., Any]) -> None
         helper.make_node("Reshape", ["r", "row"], ["y"]),
     ]
     constants = {"two": np.array([2, 3, 4, 5]), "row": np.array([1, -1])}
-    with pytest.raises(KilnError, match="'fold'.*touches the batch"):
+    with pytest.raises(KilnError, match=r"'fold'.*touches the batch"):
         convert(onnx_model(nodes, {"x": MAP}, ["y"], constants), name="t")
 
 
@@ -124,7 +125,7 @@ def test_split_with_an_unused_part_is_refused(onnx_model: Callable[..., Any]) ->
         helper.make_node("Split", ["x"], ["a", "b"], name="cut", axis=1),
         helper.make_node("Relu", ["a"], ["y"]),
     ]
-    with pytest.raises(KilnError, match="'cut'.*nothing uses"):
+    with pytest.raises(KilnError, match=r"'cut'.*nothing uses"):
         convert(onnx_model(nodes, {"x": MAP}, ["y"]), name="t")
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facekiln.caffe.convert import convert
-from facekiln.caffe.writer import prototxt_text
-from facekiln.errors import KilnError
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
+
+from facekiln.caffe.convert import convert
+from facekiln.caffe.writer import prototxt_text
+from facekiln.errors import KilnError
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -155,7 +156,7 @@ def test_one_dimensional_pooling_is_refused(onnx_model: Callable[..., Any]) -> N
         helper.make_node("MaxPool", ["x"], ["p"], name="pool", kernel_shape=[2]),
         helper.make_node("Flatten", ["p"], ["y"]),
     ]
-    with pytest.raises(KilnError, match="'pool'.*only images"):
+    with pytest.raises(KilnError, match=r"'pool'.*only images"):
         convert(onnx_model(nodes, {"x": (1, 2, 8)}, ["y"]), name="t")
 
 
