@@ -131,6 +131,14 @@ def test_negative_zero_and_zero_have_the_zero_code() -> None:
     assert not np.signbit(quantised).any()
 
 
+def test_thresholds_that_are_powers_of_two() -> None:
+    # x < 2^(z/S - 1) is zero, and -x <= 2^((z+1)/S - 1) is zero: the edge itself differs by sign.
+    below, above = np.nextafter(np.float32(0.5), np.float32([0, 1]))
+    assert gfpq.quantise(np.array([below, 0.5], np.float32), 0, 8).tolist() == [0.0, 1.0]
+    negative = gfpq.quantise(np.array([-0.5, -above], np.float32), -1, 8)
+    assert negative.tolist() == [0.0, -1.0]
+
+
 def test_code_layout() -> None:
     # MQBench's NNIE notes: bit 7 sign, 0x80 zero, 0x7F largest, 0xFF most negative; no negative code 0.
     z = gfpq.zero_point(1.0, 8)

@@ -9,13 +9,13 @@ channels, and the Reshape in front of it, see a map as one row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from facekiln.caffe.geometry import axis_of
 from facekiln.chips.nnie.engine_plan import WIDE, Operation, Plan
-from facekiln.chips.nnie.fuse import WEIGHTED
 from facekiln.chips.nnie.gfpq import FORMATS
+from facekiln.chips.nnie.memory import height_width_channels, joined_in_place
 
 # Codes seen in published files.
 OP_INPUT, OP_REPORT = 0x2C, 0x2D
@@ -72,14 +72,6 @@ def table_z(plan: Plan, blob: str) -> int:
     return plan.blobs[blob].z[8 * width] * FORMATS[8 * width].z_unit
 
 
-def _sides(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return (height, width, channels) of a blob."""
-    if len(shape) == 2:
-        return 1, shape[1], 1
-    channels, *rest = shape[1:]
-    return (*([1] * (2 - len(rest))), *rest, channels)  # type: ignore[return-value]
-
-
 def _over_channels(plan: Plan, operation: Operation) -> bool:
     shape = plan.blobs[operation.step.bottoms[0]].shape
     return operation.step.type == "Softmax" and len(shape) == 4 and axis_of(operation.step.layer, 4) == 1
@@ -93,25 +85,14 @@ def _in_one_row(plan: Plan, operation: Operation) -> bool:
     return bool(readers) and all(_over_channels(plan, other) for other in readers)
 
 
-def _written_in_place(plan: Plan, operation: Operation) -> bool:
-    """Whether a Concat's inputs can be written straight to their place in its output."""
-    step = operation.step
-    made_by = {top: other.step for other in plan.operations for top in other.step.tops}
-    widths = {plan.blobs[blob].width for blob in (*step.bottoms, *step.tops)}
-    return (
-        axis_of(step.layer, len(plan.blobs[step.bottoms[0]].shape)) == 1
-        and len(widths) == 1
-        and all(blob in made_by and made_by[blob].type in WEIGHTED for blob in step.bottoms)
-        and all(sum(blob in other.step.bottoms for other in plan.operations) == 1 for blob in step.bottoms)
-    )
-
-
-def _parts(plan: Plan, operation: Operation) -> Iterator[tuple[int, tuple[int, int, int]]]:
+def _parts(
+    plan: Plan, operation: Operation, joined: Mapping[str, str]
+) -> Iterator[tuple[int, tuple[int, int, int]]]:
     """Yield (ids to skip before, shape) of each record of an operation."""
     step = operation.step
-    height, width, channels = _sides(plan.blobs[step.tops[0]].shape)
+    height, width, channels = height_width_channels(plan.blobs[step.tops[0]].shape)
     group = int(step.params.get("group", 1))
-    if step.type == "Slice" or (step.type == "Concat" and _written_in_place(plan, operation)):
+    if step.type == "Slice" or (step.type == "Concat" and joined.get(step.bottoms[0]) == step.tops[0]):
         return
     if step.type in ("Convolution", "Deconvolution") and group > 1:
         for place in range(group):
@@ -133,12 +114,12 @@ def report_rows(plan: Plan) -> list[ReportRow]:
         rows.append(ReportRow(op, width, *sides, count, z, layer, blob))
 
     for blob in plan.inputs:
-        add(OP_INPUT, blob, _sides(plan.blobs[blob].shape), blob)
+        add(OP_INPUT, blob, height_width_channels(plan.blobs[blob].shape), blob)
         count += 1
-    reported = set(plan.outputs.values())
+    reported, joined = set(plan.outputs.values()), joined_in_place(plan)
     for operation in plan.operations:
         step = operation.step
-        parts = list(_parts(plan, operation))
+        parts = list(_parts(plan, operation, joined))
         for skipped, sides in parts:
             count += skipped
             add(_OPS.get(step.type, OP_UNKNOWN), step.tops[0], sides, step.name)
@@ -147,6 +128,6 @@ def report_rows(plan: Plan) -> list[ReportRow]:
         count += int(len(parts) != 1)
         for top in step.tops:
             if top in reported:
-                add(OP_REPORT, top, _sides(plan.blobs[top].shape), step.name, report=True)
+                add(OP_REPORT, top, height_width_channels(plan.blobs[top].shape), step.name, report=True)
                 count += 1
     return rows
