@@ -57,7 +57,7 @@ _LIMIT_ROWS = [
     ("NNIE-GROUP", "at most 2048 groups in a Convolution", "guide"),
     ("NNIE-POOLING-CEIL", "Pooling rounds up and its text has no rounding field", "Taurus document 4.2.3.6"),
     ("NNIE-RESHAPE", "four dims, the first of them 0: only C, H and W change", "nniefacelib, mgeconvert"),
-    ("NNIE-PERMUTE", "order 0, 2, 3, 1 only", "the mapper's own message"),
+    ("NNIE-PERMUTE", "Permute can only support (0,1,2,3) -> (0,2,3,1) order", "the mapper's own message"),
     ("NNIE-SOFTMAX-AXIS", "a map or a vector, and not along N", "splitter"),
     ("NNIE-CONCAT-AXIS", "axis 1..3", "splitter"),
     ("NNIE-POWER", "exponent one of -3, -2, -1, -1/2, 1/2, 1, 2, 3", "guide"),

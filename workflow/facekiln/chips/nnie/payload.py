@@ -1,9 +1,10 @@
 """The instruction section of an emulated `.wk`: a tree of plain values and arrays, the same bytes every time.
 
-Layout, little-endian: 8 bytes "KILNPAY1", u32 length of a JSON text, the text (UTF-8, sorted keys), zero
-bytes up to a multiple of 16, then the arrays one after another, each padded to 16. In the JSON an array
-stands as {"$array": [dtype, shape, offset]} with the offset counted from the first array. Neither pickle
-nor zip: a pickle runs code on reading, and a zip carries a clock.
+Layout, little-endian: 8 bytes "KILNPAY1", u32 length of a JSON text, the text (UTF-8, keys in the order
+given), zero bytes up to a multiple of 16, then the arrays one after another, each padded to 16. In the JSON
+an array stands as {"$array": [dtype, shape, offset]} with the offset counted from the first array; keys of
+the tree that start with $ get another one. Neither pickle nor zip: a pickle runs code on reading, and a zip
+carries a clock.
 """
 
 from __future__ import annotations
@@ -21,11 +22,17 @@ from facekiln.errors import KilnError
 MAGIC = b"KILNPAY1"
 _LENGTH = struct.Struct("<I")
 _ALIGN = 16
+_ARRAY = "$array"
 _DTYPES = ("|i1", "|u1", "|b1", "<i2", "<u2", "<i4", "<u4", "<i8", "<f4", "<f8")
 
 
 def _padding(length: int) -> bytes:
     return bytes(-length % _ALIGN)
+
+
+def _escaped(key: str) -> str:
+    """Keep text keys apart from the key that marks an array."""
+    return f"${key}" if key.startswith("$") else key
 
 
 def encode(tree: Any) -> bytes:
@@ -46,20 +53,20 @@ def encode(tree: Any) -> bytes:
             raw = np.ascontiguousarray(value.astype(dtype, copy=False)).tobytes()
             place, end = end, end + len(raw) + len(_padding(len(raw)))
             arrays.append(raw + _padding(len(raw)))
-            return {"$array": [dtype, list(value.shape), place]}
+            return {_ARRAY: [dtype, list(value.shape), place]}
         if isinstance(value, np.generic):
             return value.item()
         if isinstance(value, dict):
-            if any(not isinstance(key, str) or key.startswith("$") for key in value):
-                raise TypeError("keys are text and do not start with $")
-            return {key: plain(value[key]) for key in sorted(value)}
+            if any(not isinstance(key, str) for key in value):
+                raise TypeError("keys are text")
+            return {_escaped(key): plain(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [plain(item) for item in value]
         if value is None or isinstance(value, (str, int, float)):
             return value
         raise TypeError(f"no form for {type(value).__name__}")
 
-    text = json.dumps(plain(tree), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    text = json.dumps(plain(tree), separators=(",", ":"), allow_nan=False).encode()
     head = MAGIC + _LENGTH.pack(len(text)) + text
     return head + _padding(len(head)) + b"".join(arrays)
 
@@ -90,9 +97,9 @@ def decode(data: bytes) -> Any:
 
     def full(value: Any) -> Any:
         if isinstance(value, dict):
-            if set(value) == {"$array"}:
-                return _array(value["$array"], body)
-            return {key: full(item) for key, item in value.items()}
+            if set(value) == {_ARRAY}:
+                return _array(value[_ARRAY], body)
+            return {key.removeprefix("$"): full(item) for key, item in value.items()}
         return [full(item) for item in value] if isinstance(value, list) else value
 
     try:

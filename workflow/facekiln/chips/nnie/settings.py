@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from facekiln.config import DEFAULT_FOLDER, check, known, read_yaml
 
 FILE = Path("chips") / "nnie.yaml"
+# Names the config folder for the emulator, whose command line is that of the vendor's tool.
+CONFIG_VARIABLE = "FACEKILN_CONFIG"
 _SCHEMA = "chip_nnie"
 
 
@@ -63,7 +65,13 @@ class EmulatorSettings:
 
 @dataclass(frozen=True)
 class NnieSettings:
-    """All of config/chips/nnie.yaml; `restrictions` maps a doubtful rule to refuse, warn or ignore."""
+    """All of config/chips/nnie.yaml.
+
+    Attributes:
+        nnie: the chip's NNIE version, "1.1" or "1.2".
+        restrictions: doubtful rule -> refuse, warn or ignore.
+        folder: the config folder that was read, None for the schema's defaults.
+    """
 
     chip: str
     nnie: str
@@ -72,6 +80,7 @@ class NnieSettings:
     legalise: LegaliseSettings
     restrictions: Mapping[str, str]
     emulator: EmulatorSettings
+    folder: str | None = field(default=None, compare=False)
 
 
 def settings_from(value: dict[str, Any], file: Path | str = FILE) -> NnieSettings:
@@ -101,10 +110,12 @@ def settings_from(value: dict[str, Any], file: Path | str = FILE) -> NnieSetting
 def load_settings(folder: Path | str = DEFAULT_FOLDER) -> NnieSettings:
     """Load chips/nnie.yaml of a config folder, or the schema's defaults where there is none.
 
-    The mapper's emulator runs in folders without a config; a plain nnie_mapper has none either.
+    The mapper's emulator is a program of its own and may run where no config is.
 
     Raises:
         KilnError: the file is not YAML or breaks its schema.
     """
     path = Path(folder) / FILE
-    return settings_from((read_yaml(path) or {}) if path.is_file() else {}, path)
+    if not path.is_file():
+        return settings_from({}, path)
+    return replace(settings_from(read_yaml(path) or {}, path), folder=str(Path(folder).resolve()))
