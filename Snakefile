@@ -18,10 +18,10 @@ include: "workflow/rules/parity.smk"
 
 
 rule all:
-    localrule: True
     default_target: True
     input:
         expand("results/{target}", target=KILN.targets),
+    localrule: True
 
 
 # Last, as it takes every name that no rule above does.

@@ -1,12 +1,13 @@
 """Names of artifacts: what they are made from, and what a wrong one is told."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from facekiln.config import load_config
 from facekiln.errors import KilnError
-from facekiln.targets import PARENTS, Targets, matching
+from facekiln.targets import PARENTS, Targets, matching, unclaimed
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +55,35 @@ def test_size_that_is_no_multiple_of_32_is_refused_with_the_reason(targets: Targ
 
 
 def test_models_with_no_weights_of_a_kind_match_nothing(targets: Targets) -> None:
-    import re
-
     assert not re.fullmatch(targets.models_with("local"), "retinaface")
     assert re.fullmatch(targets.models_with("synthetic"), "retinaface")
 
 
-def test_unknown_folder_gets_a_suggestion(targets: Targets) -> None:
-    error = targets.explain_unknown(
-        "nnei/retinaface_640.wk", ["nnie/{model}_{size}.wk", "onnx/{model}_{size}.onnx"]
-    )
-    assert "did you mean 'nnie'?" in str(error)
+OUTPUTS = [r"results/nnie/{model,\w+}_{size,\d+}{precision,|_int16}.wk", r"results/checkpoints/{model}.pth"]
 
 
-def test_unknown_name_lists_the_forms_of_its_folder(targets: Targets) -> None:
-    error = targets.explain_unknown(
-        "nnie/retinaface.wk", ["nnie/{model}_{size}.wk", "onnx/{model}_{size}.onnx"]
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        (
+            "nnei/retinaface_640.wk",
+            "unknown folder in results/, 'nnei'; did you mean 'nnie'?",
+        ),
+        ("nnie/retinaface.wk", "names in results/nnie/ are: nnie/{model}_{size}{precision}.wk;"),
+        ("checkpoints/retinafac.pth", "unknown model 'retinafac'; did you mean 'retinaface'?"),
+    ],
+)
+def test_target_that_no_rule_makes_gets_the_nearest(targets: Targets, path: str, answer: str) -> None:
+    with pytest.raises(KilnError) as refused:
+        targets.refuse_unknown(path, OUTPUTS)
+    assert answer in str(refused.value)
+
+
+def test_unclaimed_is_what_no_output_matches() -> None:
+    free = re.compile(
+        unclaimed([r"results/nnie/(?P<model>\w+)_(?P<size>\d+)\.wk$", r"results/onnx/(?P<m>\w+)$"])
     )
-    assert "names in results/nnie/ are: nnie/{model}_{size}.wk;" in str(error)
+    assert not free.fullmatch("nnie/a_1.wk")
+    assert not free.fullmatch("onnx/a")
+    assert free.fullmatch("nnie/a.wk")
+    assert free.fullmatch("nnie/a_1.wk.more")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn, Protocol
 
 from facekiln.config import Config, known
 from facekiln.errors import KilnError
@@ -34,6 +35,13 @@ def matching(pattern: str, path: str) -> dict[str, str] | None:
     regex = re.escape(pattern).replace(r"\{model\}", r"(?P<model>\w+)").replace(r"\{size\}", r"(?P<size>\d+)")
     found = re.fullmatch(regex, path)
     return found.groupdict() if found else None
+
+
+class Wildcards(Protocol):
+    """What Snakemake hands to input functions."""
+
+    model: str
+    size: str
 
 
 class Targets:
@@ -62,6 +70,22 @@ class Targets:
             declared.size(size)
         self.config.weights_of(model)
         return f"{RESULTS}/checkpoints/{model}.pth"
+
+    def checkpoint_of(self, wildcards: Wildcards) -> str:
+        """Return the checkpoint of a rule's `model`, its `size` being known (see `checkpoint`)."""
+        return self.checkpoint(wildcards.model, getattr(wildcards, "size", None))
+
+    def recipe_of(self, wildcards: Wildcards) -> str:
+        """Return the training recipe of a rule's `model`."""
+        return f"config/training/{self.config.model(wildcards.model).recipe}.yaml"
+
+    def caffe_for_nnie(self, wildcards: Wildcards) -> dict[str, str]:
+        """Return the Caffe pair and its heads, the size being one that the NNIE takes."""
+        self.check_size_for_chip("nnie", wildcards.model, wildcards.size)
+        stem = f"{RESULTS}/caffe/{wildcards.model}_{wildcards.size}"
+        return {part: f"{stem}.{part}" for part in ("prototxt", "caffemodel")} | {
+            "heads": f"{stem}.heads.json"
+        }
 
     def check_size_for_chip(self, chip: str, model: str, size: str) -> None:
         """Check that a chip's tools take a model's input size.
@@ -107,23 +131,46 @@ class Targets:
             hint="compare one of: " + ", ".join(PARENTS),
         )
 
-    def explain_unknown(self, path: str, patterns: Iterable[str]) -> KilnError:
-        """Return the error for a target that no rule makes, with the nearest name that one would make."""
-        folders = sorted({pattern.split("/")[0] for pattern in patterns})
-        folder, _, rest = path.partition("/")
-        try:
-            known(folder, folders, f"folder in '{RESULTS}/{path}', target")
-        except KilnError as error:
-            return error
+    def refuse_unknown(self, path: str, outputs: Iterable[object]) -> NoReturn:
+        """Raise the error for a target that no rule makes, with the nearest name that one would make.
+
+        Args:
+            path: the target, below results/.
+            outputs: the outputs that rules declare, `results/` included, as Snakemake writes them.
+        """
+        patterns = {plain_pattern(str(output)) for output in outputs}
+        folder = path.split("/")[0]
+        known(folder, sorted({pattern.split("/")[0] for pattern in patterns}), f"folder in {RESULTS}/,")
+        for pattern in patterns:
+            wildcards = matching(pattern, path)
+            if wildcards:
+                self.checkpoint(**wildcards)
         forms = sorted(pattern for pattern in patterns if pattern.startswith(f"{folder}/"))
-        return KilnError(
-            f"no rule makes '{RESULTS}/{folder}/{rest}'",
+        raise KilnError(
+            f"no rule makes '{RESULTS}/{path}'",
             hint=f"names in {RESULTS}/{folder}/ are: {', '.join(forms)}; "
             f"models: {', '.join(self.config.models)}",
         )
 
 
 _SECTION = {"synthetic": "recipe", "published": "published", "local": "local"}
+
+
+def plain_pattern(output: str) -> str:
+    """Return a rule's output below results/ with bare wildcard names: `nnie/{model}_{size}.wk`."""
+    return re.sub(r"\{(\w+),[^}]*\}", r"{\1}", str(output)).removeprefix(f"{RESULTS}/")
+
+
+def unclaimed(regexes: Iterable[str]) -> str:
+    """Return a regular expression for every path below results/ that none of the rules' outputs matches.
+
+    Args:
+        regexes: the outputs' regular expressions, `results/` included.
+    """
+    bare = (
+        re.sub(r"\(\?P<\w+>", "(?:", regex).removeprefix(f"{RESULTS}/").removesuffix("$") for regex in regexes
+    )
+    return rf"(?!(?:{'|'.join(bare)})$).+"
 
 
 def model_and_size_of(path: Path | str, config: Config) -> tuple[str, str]:

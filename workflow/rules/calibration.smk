@@ -6,12 +6,14 @@ rule make_calibration:
         images=directory("results/calibration/{model}_{size}/images"),
         names="results/calibration/{model}_{size}/list.txt",
         facts="results/calibration/{model}_{size}/calibration.json",
+    log:
+        "logs/calibration/{model}_{size}.log",
+    conda:
+        ENVIRONMENT
     params:
         code=fingerprint("facekiln.data.calibration"),
         declared=declared("sizes"),
         chosen=KILN.calibration,
-    log:
-        "logs/calibration/{model}_{size}.log",
     shell:
         "facekiln --log {log} calibration make --model {wildcards.model} --size {wildcards.size}"
         " --source {params.chosen[source]:q} --count {params.chosen[count]} --seed {params.chosen[seed]}"

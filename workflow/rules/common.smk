@@ -3,7 +3,7 @@
 from facekiln.config import load_config
 from facekiln.errors import KilnError
 from facekiln.fingerprint import fingerprint
-from facekiln.targets import Targets
+from facekiln.targets import Targets, unclaimed
 from snakemake.exceptions import WorkflowError
 
 
@@ -13,21 +13,24 @@ wildcard_constraints:
 
 
 def or_stop(function, *arguments):
-    """Call a function; its KilnError becomes Snakemake's own one-line error."""
+    """Call a function; its KilnError becomes Snakemake's own error, which has no Python traceback."""
     try:
         return function(*arguments)
     except KilnError as error:
         raise WorkflowError(str(error)) from None
 
 
-KILN = or_stop(load_config, "config", config)
-TARGETS = Targets(KILN)
-
-
-def checkpoint_of(wildcards):
-    return or_stop(TARGETS.checkpoint, wildcards.model, wildcards.get("size"))
+def checked(function):
+    """An input function from a function of facekiln.targets that takes the wildcards."""
+    return lambda wildcards: or_stop(function, wildcards)
 
 
 def declared(*fields):
     """A rerun trigger: the parts of the model's declaration that a rule depends on."""
     return lambda wildcards: or_stop(KILN.model, wildcards.model).digest(*fields)
+
+
+KILN = or_stop(load_config, "config", config)
+TARGETS = Targets(KILN)
+# What `--sdm conda` makes; in an activated virtual environment it is not used.
+ENVIRONMENT = workflow.source_path("../../envs/facekiln.yaml")

@@ -1,26 +1,20 @@
 # results/nnie/{model}_{size}.wk (8 bit) and {model}_{size}_int16.wk, and what the mapper is given
 
 
-def caffe_for_nnie(wildcards):
-    or_stop(TARGETS.check_size_for_chip, "nnie", wildcards.model, wildcards.size)
-    return {
-        part: f"results/caffe/{wildcards.model}_{wildcards.size}.{ending}"
-        for part, ending in {"prototxt": "prototxt", "caffemodel": "caffemodel", "heads": "heads.json"}.items()
-    }
-
-
 rule legalise_nnie:
     input:
-        unpack(caffe_for_nnie),
+        unpack(checked(TARGETS.caffe_for_nnie)),
     output:
         prototxt="results/nnie/{model}_{size}.prototxt",
         caffemodel="results/nnie/{model}_{size}.caffemodel",
         heads="results/nnie/{model}_{size}.heads.json",
+    log:
+        "logs/nnie/{model}_{size}.legalise.log",
+    conda:
+        ENVIRONMENT
     params:
         code=fingerprint("facekiln.chips.nnie.legalise"),
         limits=KILN.chips["nnie"],
-    log:
-        "logs/nnie/{model}_{size}.legalise.log",
     shell:
         "facekiln --log {log} nnie legalise {input.prototxt} {input.caffemodel} --heads {input.heads}"
         " --model {wildcards.model} --size {wildcards.size} --output-prefix results/nnie/{wildcards.model}_{wildcards.size}"
@@ -35,18 +29,20 @@ rule map_nnie:
     output:
         wk="results/nnie/{model}_{size}{precision}.wk",
         cfg="results/nnie/{model}_{size}{precision}.cfg",
+    log:
+        "logs/nnie/{model}_{size}{precision}.map.log",
+    benchmark:
+        "logs/benchmarks/nnie/{model}_{size}{precision}.map.tsv"
+    wildcard_constraints:
+        precision="|_int16",
+    conda:
+        ENVIRONMENT
+    threads: 2
     params:
         code=fingerprint("facekiln.chips.nnie.compile", "facekiln.chips.nnie.mapper"),
         declared=declared("input"),
         settings=KILN.chips["nnie"],
         bits=lambda wc: 16 if wc.precision else 8,
-    log:
-        "logs/nnie/{model}_{size}{precision}.map.log",
-    benchmark:
-        "logs/benchmarks/nnie/{model}_{size}{precision}.map.tsv"
-    threads: 2
-    wildcard_constraints:
-        precision="|_int16",
     shell:
         "facekiln --log {log} nnie map --prototxt {input.prototxt} --caffemodel {input.caffemodel}"
         " --heads {input.heads} --calibration $(dirname {input.calibration:q}) --model {wildcards.model}"

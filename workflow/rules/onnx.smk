@@ -3,14 +3,16 @@
 
 rule trace_torchscript:
     input:
-        checkpoint_of,
+        checked(TARGETS.checkpoint_of),
     output:
         "results/torchscript/{model}_{size}.pt",
+    log:
+        "logs/torchscript/{model}_{size}.log",
+    conda:
+        ENVIRONMENT
     params:
         code=fingerprint("facekiln.graph.export", "facekiln.models.checkpoint"),
         declared=declared("network", "options", "sizes"),
-    log:
-        "logs/torchscript/{model}_{size}.log",
     shell:
         "facekiln --log {log} torchscript trace {input} --model {wildcards.model} --size {wildcards.size}"
         " --output {output}"
@@ -18,17 +20,17 @@ rule trace_torchscript:
 
 rule export_onnx:
     input:
-        checkpoint_of,
+        checked(TARGETS.checkpoint_of),
     output:
         "results/onnx/{model}_{size}.onnx",
+    log:
+        "logs/onnx/{model}_{size}.export.log",
+    conda:
+        ENVIRONMENT
     params:
         code=fingerprint("facekiln.graph.export", "facekiln.models.checkpoint"),
         declared=declared("network", "options", "sizes", "input", "outputs"),
         opset=or_stop(KILN.opset),
-    log:
-        "logs/onnx/{model}_{size}.export.log",
-    wildcard_constraints:
-        size=r"\d+",
     shell:
         "facekiln --log {log} onnx export {input} --model {wildcards.model} --size {wildcards.size}"
         " --opset {params.opset} --output {output}"
@@ -39,9 +41,11 @@ rule simplify_onnx:
         "results/onnx/{model}_{size}.onnx",
     output:
         "results/onnx/{model}_{size}.sim.onnx",
-    params:
-        code=fingerprint("facekiln.graph.simplify"),
     log:
         "logs/onnx/{model}_{size}.simplify.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.graph.simplify"),
     shell:
         "facekiln --log {log} onnx simplify {input} --output {output}"
