@@ -67,7 +67,13 @@ class OnnxGraph:
         Raises:
             KilnError: a tensor's shape is unknown or not fixed, or an operator is of no public domain.
         """
-        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+        _check_domains(model)
+        try:
+            inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+        except shape_inference.InferenceError as error:
+            raise KilnError(
+                f"shapes contradict each other: {error}", hint="export the network again"
+            ) from error
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in inferred.initializer}
         nodes = []
         for proto in inferred.node:
@@ -186,27 +192,30 @@ def _opset(model: onnx.ModelProto) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
 
 
+def _check_domains(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise KilnError(
+                "is an operator of a private domain",
+                where=f"node '{node.name}' ({node.op_type})",
+                value=node.domain,
+                hint="export with standard operators only",
+            )
+
+
 def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
 def _node(proto: onnx.NodeProto) -> Node:
     attrs = {attr.name: _plain(helper.get_attribute_value(attr)) for attr in proto.attribute}
-    node = Node(
+    return Node(
         proto.op_type,
         proto.name or f"{proto.op_type}:{proto.output[0]}",
         list(proto.input),
         list(proto.output),
         attrs,
     )
-    if proto.domain not in ("", "ai.onnx"):
-        raise KilnError(
-            "is an operator of a private domain",
-            where=node.where,
-            value=proto.domain,
-            hint="export with standard operators only",
-        )
-    return node
 
 
 def _constant(node: Node) -> NDArray[Any]:
