@@ -295,6 +295,6 @@ def map_job(
     status, printed, seconds = run_mapper(folder, settings.mapper, settings.folder)
     if keep_log:
         keep_log.parent.mkdir(parents=True, exist_ok=True)
-        keep_log.write_text(printed, encoding="utf-8")
+        keep_log.write_text(printed, encoding="utf-8", newline="")
     data, container = judge(folder, config, settings, status, printed)
     return Mapped(data, container, printed, seconds)
