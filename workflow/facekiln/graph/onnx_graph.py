@@ -69,7 +69,7 @@ class OnnxGraph:
         """
         _check_domains(model)
         try:
-            inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+            inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         except shape_inference.InferenceError as error:
             raise KilnError(
                 f"shapes contradict each other: {error}", hint="export the network again"

@@ -103,6 +103,12 @@ def test_one_dimensional_convolution_is_refused(onnx_model: Callable[..., Any]) 
         convert(model, name="t")
 
 
+def test_weights_of_another_rank_are_refused(single_op: Callable[..., Any]) -> None:
+    model = single_op("Conv", (1, 2, 8, 8), constants=[_weights(3, 2)], kernel_shape=[3, 3])
+    with pytest.raises(KilnError, match=r"the_node.*2-D convolution.*\[3, 2\]"):
+        convert(model, name="t")
+
+
 def test_computed_weights_are_refused(single_op: Callable[..., Any]) -> None:
     with pytest.raises(KilnError, match="weights must be stored"):
         convert(single_op("Conv", (1, 2, 8, 8), (1, 2, 3, 3)), name="t")

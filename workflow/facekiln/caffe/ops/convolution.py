@@ -84,10 +84,17 @@ def _bias(emitter: Emitter, node: Node) -> list[NDArray[np.float32]]:
     return [emitter.weights(node, 2, "bias")] if len(node.inputs) > 2 and node.inputs[2] else []
 
 
+def _window_weights(emitter: Emitter, node: Node) -> NDArray[np.float32]:
+    weights = emitter.weights(node, 1, "weights")
+    if weights.ndim != 4:
+        raise refuse(node, "its weights are not those of a 2-D convolution", value=list(weights.shape))
+    return weights
+
+
 def conv(emitter: Emitter, node: Node) -> None:
     """Conv -> Convolution; weights (O, I / group, kh, kw) are the same in both."""
     _, _, *sides = _images_only(emitter, node)
-    weights = emitter.weights(node, 1, "weights")
+    weights = _window_weights(emitter, node)
     kernel = (weights.shape[2], weights.shape[3])
     stride, dilation = pair(node, "strides"), pair(node, "dilations")
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -102,7 +109,7 @@ def conv(emitter: Emitter, node: Node) -> None:
 def conv_transpose(emitter: Emitter, node: Node) -> None:
     """ConvTranspose -> Deconvolution; weights (I, O / group, kh, kw) are the same in both."""
     _images_only(emitter, node)
-    weights = emitter.weights(node, 1, "weights")
+    weights = _window_weights(emitter, node)
     kernel = (weights.shape[2], weights.shape[3])
     stride, dilation = pair(node, "strides"), pair(node, "dilations")
     limit = "Caffe's Deconvolution has neither"
