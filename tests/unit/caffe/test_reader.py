@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.reader import read_net, read_prototxt
@@ -279,6 +282,22 @@ def test_a_layer_that_reads_nothing_written_is_named(tmp_path: Path, small: Net)
     prototxt.write_text(prototxt_text(small).replace('bottom: "conv"', 'bottom: "cnov"'))
     with pytest.raises(KilnError, match=r"layer 'fc'.*'cnov'"):
         read_net(prototxt, caffemodel)
+
+
+QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@QUICK
+@given(place=st.integers(0, 10_000), byte=st.integers(0, 255), binary=st.booleans())
+def test_damage_is_read_or_refused_but_never_crashes(
+    tmp_path: Path, small: Net, place: int, byte: int, binary: bool
+) -> None:
+    pair = _pair(tmp_path, small)
+    data = bytearray(pair[binary].read_bytes())
+    data[place % len(data)] = byte
+    pair[binary].write_bytes(data)
+    with contextlib.suppress(KilnError):
+        read_net(*pair)
 
 
 @pytest.mark.published
