@@ -4,8 +4,8 @@
 
 Converting is: read the ONNX bytes, legalise, convert, fold, check, and make the bytes of both Caffe files.
 The yardsticks are `onnx.load_from_string` alone and the same followed by onnxsim, on the same bytes. Without
---onnx the network is RetinaFace mobilenet0.25 with fresh weights, exported and simplified as the workflow does
-(needs torch); time depends on the graph, not on the values. The four are timed in turn; medians are compared.
+--onnx the network is RetinaFace mobilenet0.25 with fresh weights, exported and simplified as the workflow
+does (needs torch); time depends on the graph, not the values. The four are timed in turn; medians count.
 """
 
 from __future__ import annotations
