@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from facekiln.chips.nnie import container as wk
 from facekiln.chips.nnie.container_read import instructions_of, parse_wk, read_wk
-from facekiln.chips.nnie.container_write import short_name, write_wk
+from facekiln.chips.nnie.container_write import write_wk
 from facekiln.errors import KilnError
 
 # nniefacelib, data/nnie_model/face: (file, bytes of an element of the data blob, tmp buffer, size).
@@ -82,7 +82,7 @@ def test_the_same_inputs_give_the_same_bytes(small_wk) -> None:
 
 def test_names_are_cut_at_31_characters(small_wk) -> None:
     long = "face_rpn_cls_prob_reshape_stride32"
-    assert short_name(long) == "face_rpn_cls_prob_reshape_strid"
+    assert wk.short_name(long) == "face_rpn_cls_prob_reshape_strid"
     said = parse_wk(small_wk(output=long))
     assert said.segments[0].outputs[0].name == "face_rpn_cls_prob_reshape_strid"
 

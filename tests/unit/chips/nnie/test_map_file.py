@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,3 +201,28 @@ def test_check_inspect_and_run(place: Place, capsys: pytest.CaptureFixture[str])
     Path("x.wk").write_bytes(data)
     assert place.run("inspect", "x.wk") == 1
     assert "PROBLEM: the CRC" in capsys.readouterr().out
+
+
+def test_a_cancelled_job_leaves_no_mapper_behind(place: Place) -> None:
+    # Snakemake and clusters end a job with SIGTERM; the mapper is in a session of its own.
+    pids = place.folder / "pids"
+    Path("mapper.sh").write_text(
+        f"#!/bin/sh\nsleep 300 &\necho $! $$ > {pids}.part; mv {pids}.part {pids}; wait\n"
+    )
+    Path("mapper.sh").chmod(0o755)
+    Path("config/chips/nnie.yaml").write_text("mapper: {mode: local, command: [./mapper.sh]}\n")
+    pair = ["--prototxt", "leg.prototxt", "--caffemodel", "leg.caffemodel", "--calibration", "cal"]
+    rest = ["--model", "tiny", "--size", "24", "--output", "x.wk"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "facekiln", "nnie", "map", *pair, *rest], stderr=subprocess.DEVNULL
+    )
+    for _ in range(200):
+        if pids.exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    for pid in map(int, pids.read_text().split()):
+        state = Path(f"/proc/{pid}/stat")
+        assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert not Path("x.wk").exists()

@@ -36,7 +36,6 @@ BROKEN = {
     "NNIE-INPUT-COUNT": Net("n", {f"d{i}": [1, 3, 8, 8] for i in range(17)}, [conv("d0", "a")]),
     "NNIE-INPUT-N": net(conv("data", "a"), shape=(2, 3, 16, 16)),
     "NNIE-INPUT-SIZE": net(conv("data", "a"), shape=(1, 3, 16, 4097)),
-    "NNIE-INPUT-CHANNELS": net(conv("data", "a"), shape=(1, 4, 16, 16)),
     "NNIE-OUTPUT-COUNT": net(*(conv("data", f"o{i}") for i in range(17))),
     "NNIE-LAYER-TYPE": net(layer("Interp", "data", "a")),
     "NNIE-CROP": net(conv("data", "a"), layer("Crop", "a data", "b")),
@@ -57,7 +56,7 @@ BROKEN = {
         layer("InnerProduct", "data", "a", num_output=2), layer("InnerProduct", "a", "b", num_output=2)
     ),
 }
-ELSEWHERE = {"NNIE-HP", "NNIE-RELU-SLOPE"}
+ELSEWHERE = {"NNIE-HP", "NNIE-RELU-SLOPE", "NNIE-INPUT-CHANNELS"}
 
 
 def test_every_limit_has_a_case() -> None:
@@ -111,6 +110,13 @@ def test_the_published_prototxt_only_warns(mirror) -> None:
 def test_reading_before_writing_is_found_before_shapes_are_inferred() -> None:
     (finding,) = only(conv("a", "b"), conv("data", "a"))
     assert finding.rule == "NNIE-ORDER" and "before it is written" in finding.what
+
+
+def test_pictures_have_one_or_three_channels_and_feature_maps_any() -> None:
+    four = net(conv("data", "a"), shape=(1, 4, 16, 16))
+    assert not check_net(four, LEVELS) and not check_net(four, LEVELS, images=())
+    (finding,) = check_net(four, LEVELS, images={"data"})
+    assert finding.rule == "NNIE-INPUT-CHANNELS" and "image_type 0" in finding.hint
 
 
 def test_hp_names_need_the_user_specified_mode() -> None:

@@ -191,3 +191,8 @@ class Container:
                 if not node.name or not node.name.isprintable()
             ]
         return found
+
+
+def short_name(name: str) -> str:
+    """Return a blob name as the container can hold it: 31 characters and a NUL."""
+    return name.encode("ascii", "replace")[:NAME_BYTES].decode()

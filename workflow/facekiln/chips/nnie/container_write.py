@@ -13,7 +13,6 @@ from facekiln.chips.nnie.container import (
     EMULATED_STAMP,
     HEADER,
     HEADER_BYTES,
-    NAME_BYTES,
     NODE,
     NODE_BYTES,
     RECORD,
@@ -23,14 +22,10 @@ from facekiln.chips.nnie.container import (
     Container,
     Node,
     ReportRecord,
+    short_name,
 )
 from facekiln.chips.nnie.container_read import parse_wk
 from facekiln.errors import KilnError
-
-
-def short_name(name: str) -> str:
-    """Return a blob name as the container can hold it: 31 characters and a NUL."""
-    return name.encode("ascii", "replace")[:NAME_BYTES].decode()
 
 
 def _padded(data: bytes, alignment: int = 16) -> bytes:

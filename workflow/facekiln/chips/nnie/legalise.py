@@ -98,6 +98,8 @@ def legalise(net: Net, settings: NnieSettings, heads: Sequence[HeadMap] = ()) ->
     """
     chosen = settings.legalise
     net = net.copy()
+    # Taken before any edit, as a blob that only an in-place layer keeps from view may come to light later.
+    outputs = _ordered_outputs(net, heads, chosen)
     foreign = [finding for finding in check_layer_types(net) if finding.rule not in _REPAIRED]
     refuse(foreign, "the NNIE has no such layers")
     edits = remove_crop(net)
@@ -114,19 +116,39 @@ def legalise(net: Net, settings: NnieSettings, heads: Sequence[HeadMap] = ()) ->
     edits += separate_overwritten(net)
     if chosen.depthwise == "depthwise_conv":
         edits += depthwise_type(net)
-    ordered = [replace(head, blob=merged.get(head.blob, head.blob)) for head in order_heads(heads, chosen)]
-    edits += sort_layers(net, [head.blob for head in ordered] or net.outputs)
+    edits += sort_layers(net, [merged.get(blob, blob) for blob in outputs])
     renamed, named = shorten_names(net)
+    current = {blob: renamed.get(merged.get(blob, blob), merged.get(blob, blob)) for blob in outputs}
     edits += named
     findings = check_net(net, settings.restrictions)
     refuse(findings, "the network cannot be made legal for the NNIE")
     return Legalised(
         net=net,
-        heads=[replace(head, blob=renamed.get(head.blob, head.blob)) for head in ordered],
+        heads=[replace(head, blob=current[head.blob]) for head in order_heads(heads, chosen)],
         edits=edits,
         original_names=_original_names(net, merged, renamed),
         warnings=[finding for finding in findings if finding.level == "warn"],
     )
+
+
+def _ordered_outputs(net: Net, heads: Sequence[HeadMap], settings: LegaliseSettings) -> list[str]:
+    """Return the network's outputs in the order wanted.
+
+    Raises:
+        KilnError: the heads are of another network.
+    """
+    if not heads:
+        return net.outputs
+    ordered = [head.blob for head in order_heads(heads, settings)]
+    if sorted(ordered) != sorted(net.outputs):
+        raise KilnError(
+            "the heads do not name the network's outputs",
+            where="heads",
+            value=", ".join(ordered),
+            limit=", ".join(net.outputs),
+            hint="use the .heads.json that was written with this prototxt",
+        )
+    return ordered
 
 
 def _original_names(net: Net, merged: dict[str, str], renamed: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from facekiln.caffe.dataflow import INPUT, producers
 from facekiln.caffe.net import Net
 from facekiln.chips.nnie.legalise_graph import edit
-from facekiln.errors import KilnError
 from facekiln.provenance import Edit
 
 
@@ -65,22 +64,11 @@ def _visit(
 
 
 def sort_layers(net: Net, outputs: Sequence[str]) -> list[Edit]:
-    """Sort a network's layers in place; `outputs` names all its outputs in the order wanted.
+    """Sort a network's layers in place; `outputs` names its outputs in the order wanted.
 
     Layers that lead to one output only are its head; heads follow the body in the order of `outputs`.
-    Layers that lead to no output are dropped.
-
-    Raises:
-        KilnError: `outputs` are not the network's outputs.
+    Layers that lead to none of them are dropped.
     """
-    if sorted(outputs) != sorted(net.outputs):
-        raise KilnError(
-            "the heads do not name the network's outputs",
-            where="heads",
-            value=", ".join(outputs),
-            limit=", ".join(net.outputs),
-            hint="use the .heads.json that was written with this prototxt",
-        )
     units, needs = _units(net)
     writer = {
         top: place for place, unit in enumerate(units) for index in unit for top in net.layers[index].tops

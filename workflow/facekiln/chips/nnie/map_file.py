@@ -12,7 +12,7 @@ from facekiln.caffe.reader import read_prototxt
 from facekiln.chips.nnie.cfg import COMPILE_MODES, MapperConfig, read_cfg, write_cfg
 from facekiln.chips.nnie.compile import Mapped, map_job
 from facekiln.chips.nnie.configure import CfgPaths, cfg_for, mean_text
-from facekiln.chips.nnie.container_write import short_name
+from facekiln.chips.nnie.container import short_name
 from facekiln.chips.nnie.inspect import describe
 from facekiln.chips.nnie.job import read_list, write_job
 from facekiln.chips.nnie.legalise_file import check_size

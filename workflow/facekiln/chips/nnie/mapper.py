@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from facekiln.caffe.net import Net
 from facekiln.caffe.reader import read_net, read_prototxt
 from facekiln.chips.nnie.cfg import MapperConfig, read_cfg
 from facekiln.chips.nnie.limits import Finding
@@ -51,17 +52,23 @@ def _tell(findings: Sequence[Finding], log: MapperLog) -> None:
         raise _Refused
 
 
+def _findings(net: Net, config: MapperConfig, settings: NnieSettings) -> list[Finding]:
+    groups = zip(net.inputs, config.inputs, strict=False)
+    images = {name for name, group in groups if group.image_type}
+    return check_hp_names(net, config.compile_mode) + check_net(net, settings.restrictions, images)
+
+
 def _check_only(config: MapperConfig, settings: NnieSettings, log: MapperLog) -> None:
     with log.stage("parse"):
         net = read_prototxt(config.prototxt_file)
-        _tell(check_hp_names(net, config.compile_mode) + check_net(net, settings.restrictions), log)
+        _tell(_findings(net, config, settings), log)
     log.line("check prototxt only: no known limit refuses this network")
 
 
 def _map(config: MapperConfig, settings: NnieSettings, log: MapperLog, wk: Path) -> None:
     with log.stage("parse"):
         net = read_net(config.prototxt_file, config.caffemodel_file)
-        _tell(check_hp_names(net, config.compile_mode) + check_net(net, settings.restrictions), log)
+        _tell(_findings(net, config, settings), log)
     with log.stage("prepare"):
         check_emulated(config, net)
         bits = hp_bits(config, net)

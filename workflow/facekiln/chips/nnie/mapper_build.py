@@ -87,6 +87,7 @@ def _facts(config: MapperConfig, quantised: Quantised) -> dict[str, Any]:
         "batch_num": config.batch_num,
         "calibration_pictures": quantised.pictures,
         "calibration_sha256": quantised.set_sha256,
+        "reproducible": "same inputs, same bytes: no clock, no paths",
     }
 
 

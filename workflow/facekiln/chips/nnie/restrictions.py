@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.shapes import infer_shapes
-from facekiln.chips.nnie.container_write import short_name
+from facekiln.chips.nnie.container import short_name
 from facekiln.chips.nnie.limits import ACTIVATIONS, NO_LAYER_HINTS, SUPPORTED, Finding
 
 Shapes = Mapping[str, list[int]]
@@ -37,22 +37,26 @@ def check_layer_types(net: Net) -> Iterator[Finding]:
             yield Finding("NNIE-LAYER-TYPE", layer.name, f"{layer.type} is not an NNIE layer", hint)
 
 
-def _check_inputs(net: Net, _: Shapes) -> Iterator[Finding]:
+def _check_inputs(net: Net, images: Collection[str]) -> Iterator[Finding]:
     if not 1 <= len(net.inputs) <= _MAX_NODES:
         yield Finding("NNIE-INPUT-COUNT", net.name, f"{len(net.inputs)} inputs", "split the network")
     for name, shape in net.inputs.items():
         if shape[0] != 1:
             hint = "write 1 into the prototxt; the .cfg's batch_num is another thing"
             yield Finding("NNIE-INPUT-N", name, f"N is {shape[0]}", hint)
-        if len(shape) != 4:
+        if name not in images:
             continue
-        channels, height, width = shape[1:]
-        if height not in _SIDE or width not in _SIDE:
-            yield Finding("NNIE-INPUT-SIZE", name, f"{height}x{width} (HxW)", "choose another input size")
-        if channels not in (1, 3):
-            yield Finding(
-                "NNIE-INPUT-CHANNELS", name, f"{channels} channels", "use image_type 0, or 1 or 3 channels"
-            )
+        if len(shape) != 4 or shape[1] not in (1, 3):
+            hint = "use image_type 0 for feature maps"
+            yield Finding("NNIE-INPUT-CHANNELS", name, f"shape {shape} of a picture", hint)
+        elif shape[2] not in _SIDE or shape[3] not in _SIDE:
+            what = f"{shape[2]}x{shape[3]} (HxW)"
+            yield Finding("NNIE-INPUT-SIZE", name, what, "choose another input size")
+
+
+def _pictures(net: Net) -> set[str]:
+    """Return the inputs that can only be pictures, where no .cfg says which are."""
+    return {name for name, shape in net.inputs.items() if len(shape) == 4 and shape[1] in (1, 3)}
 
 
 def _check_outputs(net: Net, _: Shapes) -> Iterator[Finding]:
@@ -220,7 +224,6 @@ def _check_inner_product_tail(net: Net, _: Shapes) -> Iterator[Finding]:
 
 
 _CHECKS: tuple[Callable[[Net, Shapes], Iterator[Finding]], ...] = (
-    _check_inputs,
     _check_outputs,
     _check_order,
     _check_activation_order,
@@ -246,12 +249,13 @@ def _leveled(findings: Iterator[Finding], levels: Mapping[str, str]) -> list[Fin
     return kept
 
 
-def check_net(net: Net, levels: Mapping[str, str]) -> list[Finding]:
+def check_net(net: Net, levels: Mapping[str, str], images: Collection[str] | None = None) -> list[Finding]:
     """Return everything in a network that the NNIE would not take, in layer order of each rule.
 
     Args:
         net: the network; weights are not looked at.
         levels: what the doubtful rules mean, `NnieSettings.restrictions`.
+        images: the inputs that are pictures; None: those with 1 or 3 channels.
 
     Raises:
         KilnError: the network is no valid Caffe network: shapes do not fit.
@@ -263,7 +267,12 @@ def check_net(net: Net, levels: Mapping[str, str]) -> list[Finding]:
     if any(finding.level == "refuse" for finding in misplaced):
         return foreign + misplaced
     shapes = infer_shapes(net)
-    return foreign + [f for check in _CHECKS for f in _leveled(check(net, shapes), levels)]
+    inputs = _check_inputs(net, _pictures(net) if images is None else images)
+    return (
+        foreign
+        + _leveled(inputs, levels)
+        + [f for check in _CHECKS for f in _leveled(check(net, shapes), levels)]
+    )
 
 
 def check_hp_names(net: Net, compile_mode: int) -> list[Finding]:
