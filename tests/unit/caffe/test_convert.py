@@ -16,11 +16,14 @@ import pytest
 from onnx import helper
 
 from facekiln.caffe.convert import Conversion, convert, save
+from facekiln.caffe.emit import Emitter
 from facekiln.caffe.mnn import run_mnn
 from facekiln.caffe.opencv import OpenCvNet, run_opencv
+from facekiln.caffe.ops import CONVERTERS
 from facekiln.caffe.reader import read_net
 from facekiln.caffe.writer import caffemodel_bytes, prototxt_text
 from facekiln.errors import KilnError
+from facekiln.graph.onnx_graph import Node
 from facekiln.graph.simplify import simplify
 from facekiln.vision.heads import assemble, split
 
@@ -306,3 +309,26 @@ def test_decoding_inside_the_graph_is_refused_by_output(mirror: Callable[[str], 
     simplified, _ = onnxsim.simplify(onnx.load(mirror("ulfd_rfb_320_upstream.onnx")))
     with pytest.raises(KilnError, match=r"output 'boxes'.*cut back.*\n.*without decoding"):
         convert(simplified, name="t")
+
+
+def test_a_converter_that_lies_about_shapes_is_caught(
+    single_op: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(emitter: Emitter, node: Node) -> None:
+        emitter.emit(node, "Pooling", {"pool": "MAX", "kernel_size": 2, "stride": 2})
+
+    monkeypatch.setitem(CONVERTERS, "Relu", wrong)
+    with pytest.raises(KilnError, match=r"blob 'y'.*'y'.*\[1, 2, 2, 2\].*\[1, 2, 4, 4\].*\n.*report it"):
+        convert(single_op("Relu", (1, 2, 4, 4)), name="t")
+
+
+def test_a_converter_that_leaves_a_blob_over_is_caught(
+    single_op: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untidy(emitter: Emitter, node: Node) -> None:
+        emitter.emit_inner(node, "left", "ReLU", {}, emitter.bottoms(node))
+        emitter.emit(node, "ReLU")
+
+    monkeypatch.setitem(CONVERTERS, "Relu", untidy)
+    with pytest.raises(KilnError, match="blob 'y_left' is used by nothing"):
+        convert(single_op("Relu", (1, 2, 4, 4)), name="t")

@@ -334,3 +334,32 @@ def test_published_ulfd(mirror: Callable[[str], Path]) -> None:
     net = read_net(mirror("ulfd_rfb_320_upstream.prototxt"), mirror("ulfd_rfb_320_upstream.caffemodel"))
     assert Counter(layer.type for layer in net.layers)["Convolution"] == 52
     assert net.inputs == {"input": [1, 3, 240, 320]} and sorted(net.outputs) == ["boxes", "scores"]
+
+
+def test_a_layer_of_the_training_phase_is_left_out(tmp_path: Path) -> None:
+    text = f"""input: "data" input_shape {{ dim: 1 dim: 3 dim: 8 dim: 8 }} {RELU}
+    layer {{ name: "t" type: "Sigmoid" bottom: "r" top: "t" phase: TRAIN }}"""
+    assert [layer.name for layer in read_prototxt(_text(tmp_path, text)).layers] == ["r"]
+
+
+def test_weights_of_half_a_number_name_the_layer(tmp_path: Path, small: Net) -> None:
+    prototxt, caffemodel = _pair(tmp_path, small)
+    message = message_class("NetParameter").FromString(caffemodel.read_bytes())
+    message.layer[1].blobs[0].data[0] += b"\0"
+    caffemodel.write_bytes(message.SerializeToString())
+    with pytest.raises(KilnError, match=r"layer 'fc'.*cannot be read"):
+        read_net(prototxt, caffemodel)
+
+
+def test_weights_without_a_shape_are_one_axis(tmp_path: Path, small: Net) -> None:
+    prototxt, caffemodel = _pair(tmp_path, small)
+    message = message_class("NetParameter").FromString(caffemodel.read_bytes())
+    message.layer[0].blobs[1].ClearField("shape")
+    caffemodel.write_bytes(message.SerializeToString())
+    assert np.array_equal(read_net(prototxt, caffemodel).layers[0].blobs[1], small.layers[0].blobs[1])
+
+
+def test_layers_by_name(small: Net) -> None:
+    assert small.layer("fc") is small.layers[1]
+    with pytest.raises(KeyError):
+        small.layer("none")

@@ -147,3 +147,17 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:4], b[2:4])
     inner = float(np.prod(np.clip(high - low, 0, None)))
     return inner / float(np.prod(a[2:4] - a[:2]) + np.prod(b[2:4] - b[:2]) - inner)
+
+
+def test_blobs_inside_and_layers_that_mnn_has_not(tmp_path: Path, net: Net) -> None:
+    pytest.importorskip("MNN")
+    pair = (tmp_path / "n.prototxt", tmp_path / "n.caffemodel")
+    net.layers[0].tops = net.layers[1].bottoms = ["before"]
+    write_net(net, *pair)
+    # It would give the value after the ReLU under this name.
+    with pytest.raises(KilnError, match="'before', which is no output"):
+        run_mnn(*pair, {"x": X}, ["before"])
+    net.layers.append(Layer("odd", "RReLU", ["probability"], ["odd"]))
+    write_net(net, *pair)
+    with pytest.raises(KilnError, match=r"(?s)MNN cannot convert.*RReLU"):
+        run_mnn(*pair, {"x": X})

@@ -181,3 +181,33 @@ def test_the_number_of_tops_must_fit() -> None:
 def test_floor_is_honoured_where_a_file_asks_for_it() -> None:
     for params in ({"round_mode": "FLOOR"}, {"ceil_mode": False}):
         assert _shape("Pooling", {"kernel_size": 2, "stride": 2, **params}, [1, 1, 7, 7]) == [1, 1, 3, 3]
+
+
+def test_shapes_of_rarer_layers() -> None:
+    assert _shape("Reduction", {"operation": "MEAN", "axis": 1}, [2, 3, 4]) == [2]
+    assert _shape("Upsample", {"scale": 2}, IMAGE) == [1, 4, 12, 16]
+    assert infer_shapes(_net("Parameter", {"shape": {"dim": [3, 4]}}))["y0"] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "params", "bottoms", "wanted"),
+    [
+        ("Scale", {}, [IMAGE], [[4]]),
+        ("Scale", {"axis": 2, "num_axes": 2, "bias_term": True}, [IMAGE], [[6, 8], [6, 8]]),
+        ("Scale", {"axis": 1, "num_axes": -1}, [IMAGE], [[4, 6, 8]]),
+        ("Scale", {"bias_term": True}, [IMAGE, [4]], [[4]]),
+        ("Scale", {}, [IMAGE, [4]], []),
+        ("Bias", {}, [IMAGE], [[4]]),
+        ("InnerProduct", {"num_output": 5, "transpose": True, "bias_term": False}, [IMAGE], [[192, 5]]),
+        ("InnerProduct", {"num_output": 5, "axis": 2}, [IMAGE], [[5, 48], [5]]),
+        ("Normalize", {}, [IMAGE], [[1]]),
+        ("Normalize", {"channel_shared": False}, [IMAGE], [[4]]),
+        ("Parameter", {"shape": {"dim": [3, 4]}}, [], [[3, 4]]),
+        ("Softmax", {}, [IMAGE], []),
+    ],
+)
+def test_shapes_of_weights(
+    layer_type: str, params: dict[str, Any], bottoms: list[list[int]], wanted: list[list[int]]
+) -> None:
+    layer = Layer("l", layer_type, [f"x{place}" for place in range(len(bottoms))], ["y"], params)
+    assert blob_shapes(layer, bottoms) == wanted

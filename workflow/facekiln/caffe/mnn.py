@@ -65,18 +65,25 @@ def run_mnn(
         prototxt: structure.
         caffemodel: weights.
         inputs: input blob name -> float32 [N, C, H, W].
-        blobs: the blobs wanted; None: the network's outputs. MNN fuses layers: a blob inside may not exist.
+        blobs: which of the network's outputs; None: all of them.
 
     Returns:
         blob name -> float32 array.
 
     Raises:
-        KilnError: the files are damaged, MNN is missing or fails, an input is wrong, or a blob is fused away.
+        KilnError: the files are damaged, MNN is missing or fails, an input is wrong, or a blob is no output.
     """
     net = read_net(prototxt, caffemodel)
     if set(inputs) != set(net.inputs):
         raise KilnError("not the network's inputs", value=sorted(inputs), limit=sorted(net.inputs))
     wanted = net.outputs if blobs is None else list(blobs)
+    inner = [name for name in wanted if name not in net.outputs]
+    if inner:
+        raise KilnError(
+            f"MNN cannot be asked for blob '{inner[0]}', which is no output",
+            limit="it fuses layers, and then gives another value under that name",
+            hint="look inside with OpenCV",
+        )
     with tempfile.TemporaryDirectory(prefix="facekiln-mnn-") as folder:
         model = convert_to_mnn(net, Path(folder))
         return _run(model, net, inputs, wanted)
@@ -86,10 +93,9 @@ def _run(model: Path, net: Net, inputs: Mapping[str, NDArray[np.float32]], wante
     import MNN
 
     shapes = infer_shapes(net)
-    inner = tuple(name for name in wanted if name not in net.outputs)
     interpreter = MNN.Interpreter(str(model))
     interpreter.setSessionHint(_WINOGRAD_LEVEL, 0)
-    session = interpreter.createSession({"numThread": 2, "precision": "high", "saveTensors": inner})
+    session = interpreter.createSession({"numThread": 2, "precision": "high"})
     for name, value in inputs.items():
         host = MNN.Tensor(
             tuple(value.shape),
@@ -102,8 +108,6 @@ def _run(model: Path, net: Net, inputs: Mapping[str, NDArray[np.float32]], wante
     tensors = interpreter.getSessionOutputAll(session)
     result: Arrays = {}
     for name in wanted:
-        if name not in tensors:
-            raise KilnError(f"MNN has not kept blob '{name}'", hint="ask for an output of the network")
         shape = tuple(tensors[name].getShape())
         host = MNN.Tensor(
             shape, MNN.Halide_Type_Float, np.zeros(shape, np.float32), MNN.Tensor_DimensionType_Caffe

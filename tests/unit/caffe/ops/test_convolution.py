@@ -326,3 +326,25 @@ def test_resize_is_exact_or_refused_in_every_mode(
         assert "repeat each cell" in str(error)
         return
     agree(model, limit=0)
+
+
+def test_batch_norm_in_training_mode_is_refused(onnx_model: Callable[..., Any]) -> None:
+    constants = _batch_norm(3)
+    outputs = ["y", "running_mean", "running_var"]
+    node = helper.make_node("BatchNormalization", ["x", *constants], outputs, name="norm", training_mode=1)
+    with pytest.raises(KilnError, match=r"(?s)'norm'.*training mode.*eval\(\)"):
+        convert(onnx_model([node], {"x": (1, 3, 6, 6)}, ["y"], constants, opset=15), name="t")
+
+
+def test_cropping_resizes_are_refused(single_op: Callable[..., Any]) -> None:
+    box = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32)
+    scales = np.array([1, 1, 2, 2], np.float32)
+    model = single_op(
+        "Resize",
+        (1, 2, 4, 4),
+        constants=[box, scales],
+        mode="nearest",
+        coordinate_transformation_mode="tf_crop_and_resize",
+    )
+    with pytest.raises(KilnError, match=r"mode that is not converted.*tf_crop_and_resize"):
+        convert(model, name="t")

@@ -168,3 +168,18 @@ def test_every_other_op_is_refused_with_a_next_step(
     with pytest.raises(KilnError, match=rf"the_node.*{op}.*{reason}") as caught:
         convert(single_op(op, MAP), name="t")
     assert "next step" in str(caught.value)
+
+
+def test_two_constants_are_refused(onnx_model: Callable[..., Any]) -> None:
+    constants = {"a": np.ones(MAP, np.float32), "b": np.ones(MAP, np.float32)}
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["c"], name="sum"),
+        helper.make_node("Mul", ["x", "c"], ["y"]),
+    ]
+    with pytest.raises(KilnError, match=r"(?s)'sum'.*constant inputs only.*simplify"):
+        convert(onnx_model(nodes, {"x": MAP}, ["y"], constants), name="t")
+
+
+def test_a_sum_of_one_is_nothing(onnx_model: Callable[..., Any]) -> None:
+    nodes = [helper.make_node("Sum", ["x"], ["s"]), helper.make_node("Relu", ["s"], ["y"])]
+    assert len(convert(onnx_model(nodes, {"x": MAP}, ["y"]), name="t").net.layers) == 1

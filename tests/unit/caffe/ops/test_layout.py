@@ -167,3 +167,15 @@ def test_strided_slices_are_refused(single_op: Callable[..., Any]) -> None:
 def test_slicing_the_batch_is_refused(onnx_model: Callable[..., Any]) -> None:
     with pytest.raises(KilnError, match="batch"):
         convert(_slices(onnx_model, [(0, 1)], axis=0), name="t")
+
+
+def test_softmax_over_the_batch_is_refused(single_op: Callable[..., Any]) -> None:
+    with pytest.raises(KilnError, match=r"\(Softmax\).*batch"):
+        convert(single_op("Softmax", MAP, axis=0), name="t")
+
+
+def test_a_slice_of_everything_is_nothing(onnx_model: Callable[..., Any]) -> None:
+    constants = {"start": np.array([0]), "end": np.array([9]), "axis": np.array([1])}
+    nodes = [helper.make_node("Slice", ["x", *constants], ["s"]), helper.make_node("Relu", ["s"], ["y"])]
+    done = convert(onnx_model(nodes, {"x": MAP}, ["y"], constants), name="t")
+    assert [layer.type for layer in done.net.layers] == ["ReLU"]
