@@ -88,10 +88,11 @@ def _tell(report: dict[str, Any]) -> None:
             )
     for reader, value in report["faces"].items():
         log.info(
-            "  %s faces: %d of %d found, %d in all, mean IoU %.4f",
+            "  %s faces: %d in the parent, %.1f %% of them found; %d here, %.1f %% invented; mean IoU %.4f",
             reader,
-            value["matched"],
             value["parent"],
+            100 * value["found"],
             value["child"],
+            100 * value["invented"],
             value["mean_iou"],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,58 +11,67 @@ from facekiln.vision.detect import Faces
 from facekiln.vision.nms import iou_matrix
 
 
+# A face counts as lost or invented only if its score crosses the threshold by more than this; else every picture
+# with a face at the threshold would fail a gate by rounding.
+SCORE_MARGIN = 0.1
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How a child's faces agree with its parent's over all pictures.
 
     Attributes:
-        parent: faces that the parent found.
-        child: faces that the child found.
-        matched: pairs with IoU 0.5 or more, each face used once, best pairs first.
-        mean_iou: mean IoU of the pairs; 1 where there is none.
+        parent: faces that the parent finds at the threshold.
+        child: faces that the child finds at the threshold.
+        found: share of the parent's that the child has too, at the threshold less the margin; 1 where there are none.
+        invented: share of the child's that the parent has not, even at the threshold less the margin.
+        mean_iou: mean IoU of the matched pairs; 1 where there is none.
     """
 
     parent: int
     child: int
-    matched: int
+    found: float
+    invented: float
     mean_iou: float
-
-    @property
-    def found(self) -> float:
-        """Share of the parent's faces that the child finds too; 1 where the parent finds none."""
-        return self.matched / self.parent if self.parent else 1.0
-
-    @property
-    def invented(self) -> float:
-        """Share of the child's faces that the parent has not."""
-        return (self.child - self.matched) / self.child if self.child else 0.0
 
     def as_dict(self) -> dict[str, float]:
         """Return the figures by name."""
-        return {**asdict(self), "found": self.found, "invented": self.invented}
+        return asdict(self)
 
 
-def agreement(pairs: list[tuple[Faces, Faces]], iou: float = 0.5) -> Agreement:
-    """Match the faces of (parent, child) picture by picture.
+def agreement(pairs: list[tuple[Faces, Faces]], threshold: float, iou: float = 0.5) -> Agreement:
+    """Match the faces of (parent, child) picture by picture, each face used once, best overlaps first.
 
     Args:
-        pairs: per picture the parent's faces and the child's.
+        pairs: per picture both stages' faces with scores from `threshold - SCORE_MARGIN` on.
+        threshold: the score from which a face counts.
         iou: least IoU of a match.
     """
-    matched, ious = 0, []
+    parents = children = found = confirmed = 0
+    ious: list[float] = []
     for parent, child in pairs:
-        if not len(parent.scores) or not len(child.scores):
-            continue
-        overlaps = iou_matrix(parent.boxes, child.boxes)
-        while overlaps.max() >= iou:
-            row, column = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
-            ious.append(float(overlaps[row, column]))
-            overlaps[row, :] = -1
-            overlaps[:, column] = -1
-            matched += 1
+        own, others = parent.scores >= threshold, child.scores >= threshold
+        parents, children = parents + int(own.sum()), children + int(others.sum())
+        for row, column, overlap in _matches(parent, child, iou):
+            found += bool(own[row])
+            confirmed += bool(others[column])
+            if own[row] or others[column]:
+                ious.append(overlap)
     return Agreement(
-        parent=sum(len(parent.scores) for parent, _ in pairs),
-        child=sum(len(child.scores) for _, child in pairs),
-        matched=matched,
+        parent=parents,
+        child=children,
+        found=found / parents if parents else 1.0,
+        invented=(children - confirmed) / children if children else 0.0,
         mean_iou=float(np.mean(ious)) if ious else 1.0,
     )
+
+
+def _matches(parent: Faces, child: Faces, iou: float) -> Iterator[tuple[int, int, float]]:
+    if not len(parent) or not len(child):
+        return
+    overlaps = iou_matrix(parent.boxes, child.boxes)
+    while overlaps.max() >= iou:
+        row, column = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
+        yield int(row), int(column), float(overlaps[row, column])
+        overlaps[row, :] = -1
+        overlaps[:, column] = -1

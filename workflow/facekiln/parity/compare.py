@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from facekiln.artifact import sha256_of
 from facekiln.config import Config, Model
 from facekiln.data.pictures import pictures
-from facekiln.parity.agreement import agreement
+from facekiln.parity.agreement import SCORE_MARGIN, agreement
 from facekiln.parity.divergence import first_divergence
 from facekiln.parity.executors import Arrays, Picture, Stage, open_stage
 from facekiln.parity.gates import Gate, judge_faces, judge_outputs
@@ -124,7 +124,7 @@ def _add_reader(
             (_faces(a, model, label), _faces(b, model, label))
             for a, b in zip(references, outputs, strict=True)
         ]
-        faces = agreement(pairs)
+        faces = agreement(pairs, model.decode.score_threshold)
         report["faces"][child.name] = faces.as_dict()
         gates += judge_faces(faces, limits["faces"], child.name)
     report["gates"] += [asdict(gate) for gate in gates]
@@ -151,4 +151,6 @@ def _measure(name: str, a: Arrays, b: Arrays) -> Measure:
 
 
 def _faces(outputs: Arrays, model: Model, label: str) -> Faces:
-    return faces_from_outputs(outputs, model, model.size(label))
+    """Return the faces from a little under the model's threshold on, for `agreement`."""
+    lower = replace(model.decode, score_threshold=max(0.0, model.decode.score_threshold - SCORE_MARGIN))
+    return faces_from_outputs(outputs, model, model.size(label), lower)

@@ -54,7 +54,7 @@ def judge_faces(faces: Agreement, limits: Mapping[str, Any], reader: str) -> lis
         _at_least(f"{reader} faces found", faces.found, limits["found"]),
         _at_most(f"{reader} faces invented", faces.invented, limits["invented"]),
     ]
-    if faces.matched:
+    if faces.parent or faces.child:
         gates.append(_at_least(f"{reader} mean IoU of faces", faces.mean_iou, limits["mean_iou"]))
     return gates
 
