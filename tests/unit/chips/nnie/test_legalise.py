@@ -14,6 +14,7 @@ from facekiln.caffe.opencv import OpenCvNet
 from facekiln.caffe.reader import read_net, read_prototxt
 from facekiln.caffe.writer import prototxt_text
 from facekiln.chips.nnie.legalise import Legalised, legal_text, legalise, order_heads
+from facekiln.chips.nnie.legalise_proof import prove
 from facekiln.chips.nnie.limits import LIMITS
 from facekiln.chips.nnie.settings import LegaliseSettings, NnieSettings, load_settings
 from facekiln.errors import KilnError
@@ -324,3 +325,17 @@ def test_headers(settings, tmp_path: Path) -> None:
 def test_every_edit_cites_a_known_limit(charrin, settings) -> None:
     for edit in legalise(charrin(64, 64), settings).edits:
         assert edit.rule in LIMITS or edit.rule.startswith("CAFFE-")
+
+
+def test_a_changed_function_is_never_written(settings) -> None:
+    net = small(conv("a", "data", "a", 3, 4), relu("r", "a", "a"))
+    result = legalise(net, settings)
+    assert prove(net, result)["max_relative"] < 1e-5
+    result.net.layer("a").blobs[1] = result.net.layer("a").blobs[1] + 1
+    with pytest.raises(KilnError, match="legalising changed the network"):
+        prove(net, result)
+
+
+def test_what_opencv_cannot_run_is_not_claimed(settings) -> None:
+    net = small(conv("a", "data", "a", 3, 4), Layer("up", "Upsample", ["a"], ["up"], {"scale": 2}))
+    assert "not_measured" in prove(net, legalise(net, settings))

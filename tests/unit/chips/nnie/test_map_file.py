@@ -88,6 +88,7 @@ def test_legalise_writes_files_and_records(place: Place) -> None:
     assert record is not None and not record.emulated
     assert {"NNIE-CROP", "NNIE-NAME", "NNIE-ORDER"} <= {edit["rule"] for edit in record.edits}
     assert record.inputs[0] == {"path": "net.prototxt", "sha256": sha256_of("net.prototxt")}
+    assert record.facts["parity"]["max_relative"] < 1e-4
     (short, long), *_ = record.facts["original_names"].items()
     assert len(short) <= 31 and long == "/a/name/of/more/than/31/characters/bbox"
     # bbox comes before cls in the ABI, and the heads file says so with the new names.

@@ -190,7 +190,9 @@ def run_mapper(
     def stop() -> None:
         if settings.mode == "docker":
             # Killing the client leaves the container running.
-            subprocess.run([command[0], "rm", "--force", name], capture_output=True, check=False, timeout=60)
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                remove = [command[0], "rm", "--force", name]
+                subprocess.run(remove, capture_output=True, check=False, timeout=60)
 
     try:
         process = subprocess.Popen(

@@ -11,6 +11,7 @@ from facekiln.caffe.net import Net
 from facekiln.caffe.reader import read_net
 from facekiln.caffe.writer import caffemodel_bytes
 from facekiln.chips.nnie.legalise import Legalised, legal_text, legalise
+from facekiln.chips.nnie.legalise_proof import prove
 from facekiln.chips.nnie.settings import NnieSettings
 from facekiln.config import Model
 from facekiln.errors import KilnError
@@ -76,6 +77,7 @@ def legalise_files(
     if model and size:
         check_size(net, model, size, prototxt)
     result = legalise(net, settings, read_heads(heads) if heads else ())
+    proof = prove(net, result)
     text, weights = legal_text(result.net, settings.legalise.input_header), caffemodel_bytes(result.net)
     outputs = [Path(f"{prefix}.prototxt"), Path(f"{prefix}.caffemodel")]
     write_bytes(outputs[1], weights)
@@ -90,8 +92,8 @@ def legalise_files(
         verb="nnie legalise",
         inputs=inputs,
         settings={"chip": settings.chip, **chosen, "restrictions": dict(settings.restrictions)},
-        tools=tool_versions("numpy", "protobuf"),
+        tools=tool_versions("numpy", "protobuf", "opencv-python-headless"),
         edits=result.edits,
-        facts=_facts(result),
+        facts={**_facts(result), "parity": proof},
     )
     return result
