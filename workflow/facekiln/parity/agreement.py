@@ -10,9 +10,8 @@ import numpy as np
 from facekiln.vision.detect import Faces
 from facekiln.vision.nms import iou_matrix
 
-
-# A face counts as lost or invented only if its score crosses the threshold by more than this; else every picture
-# with a face at the threshold would fail a gate by rounding.
+# A face is lost or invented only if its score crosses the threshold by more than this; else every picture with
+# a face at the threshold would fail a gate by rounding.
 SCORE_MARGIN = 0.1
 
 
@@ -23,7 +22,7 @@ class Agreement:
     Attributes:
         parent: faces that the parent finds at the threshold.
         child: faces that the child finds at the threshold.
-        found: share of the parent's that the child has too, at the threshold less the margin; 1 where there are none.
+        found: share of the parent's that the child has, at the threshold less the margin; 1 without any.
         invented: share of the child's that the parent has not, even at the threshold less the margin.
         mean_iou: mean IoU of the matched pairs; 1 where there is none.
     """
