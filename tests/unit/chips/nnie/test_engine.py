@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.opencv import OpenCvNet
-from facekiln.chips.nnie import gfpq, payload
+from facekiln.chips.nnie import engine_lookup, gfpq, payload
 from facekiln.chips.nnie.engine import Engine
 from facekiln.chips.nnie.ranges import measure_ranges
 from facekiln.errors import KilnError
@@ -237,7 +237,7 @@ def quantiser_net(relu: bool) -> Net:
 
 
 # By a 16-bit index, by a 32-bit index, and by logarithm: the graph's three ways.
-@pytest.mark.parametrize("limits", [(2.0**-10, 7.0), (17.0, 63.0), (65.0, 2.0**18)])
+@pytest.mark.parametrize("limits", [(2.0**-10, 7.0), (17.0, 900.0), (1100.0, 2.0**18)])
 @settings(deadline=None, max_examples=25)
 @given(where=st.floats(0, 1), bits=st.sampled_from([8, 16]), relu=st.booleans(), seed=st.integers(0, 1000))
 def test_quantisation_inside_the_graph_is_gfpq(
@@ -263,6 +263,19 @@ def test_quantisation_inside_the_graph_is_gfpq(
     )
     plain = engine.run({"data": data})["y"]
     np.testing.assert_array_equal(plain, trace.blob("y"))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_how_a_value_is_looked_up_does_not_change_it(
+    net: Net, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    data = pictures(net, scale=200.0)
+    wide = measure_ranges(net, data)
+    assert max(wide.values()) > 64
+    usual = Engine(net, wide, bits).run(data[0])
+    monkeypatch.setattr(engine_lookup, "_TABLE_BYTES", 0)
+    for name, value in Engine(net, wide, bits).run(data[0]).items():
+        np.testing.assert_array_equal(value, usual[name])
 
 
 def test_wrong_inputs_are_named(net: Net, ranges: dict[str, float]) -> None:

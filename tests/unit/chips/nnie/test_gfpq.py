@@ -167,6 +167,17 @@ def test_nan_and_foreign_codes_are_refused() -> None:
         gfpq.decode(np.array([1408], np.uint16), 0, 16)
 
 
+@pytest.mark.parametrize("convert", [gfpq.encode, gfpq.quantise])
+def test_nan_in_a_large_array_is_refused_and_infinity_saturates(convert: Callable[..., np.ndarray]) -> None:
+    x = np.full(300_000, 0.5, np.float32)
+    x[[77_777, 200_000]] = np.inf, -np.inf
+    found = convert(x, gfpq.zero_point(1.0, 16), 16)
+    np.testing.assert_array_equal(found[[77_777, 200_000]], convert(np.float32([9, -9]), -1407, 16))
+    x[123_456] = np.float32(np.nan)
+    with pytest.raises(KilnError, match="NaN"):
+        convert(x, -1407, 16)
+
+
 def test_threads_and_blocks_do_not_change_the_result() -> None:
     x = np.random.default_rng(3).normal(0, 90, (3, 331, 337)).astype(np.float32)
     one, four = (gfpq.quantise(x, -384, 16, threads=n) for n in (1, 4))

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from facekiln.caffe.net import Net
 from facekiln.chips.nnie import gfpq
-from facekiln.chips.nnie.engine_graph import HIGHEST, LOWEST, ONE, PlanGraph
+from facekiln.chips.nnie.engine_graph import HIGHEST, LOWEST, PlanGraph
+from facekiln.chips.nnie.engine_lookup import ONE
 from facekiln.chips.nnie.engine_onnx import Session
 from facekiln.chips.nnie.engine_plan import FLOAT, WIDE, Plan, make_plan, plan_from, state_of
 from facekiln.errors import KilnError

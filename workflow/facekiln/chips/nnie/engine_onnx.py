@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,12 @@ class OnnxGraph:
             self._cache[key] = name
         return name
 
+    def constant_once(
+        self, key: tuple[Any, ...], make: Callable[[], ArrayLike], dtype: Any = np.float32
+    ) -> str:
+        """Return the constant of a key, making it the first time."""
+        return self._cache[key] if key in self._cache else self.constant(make(), dtype, key)
+
     def scalar(self, value: float) -> str:
         """Add a float32 scalar, or return the one that exists."""
         return self.constant(value, key=("scalar", float(value)))
@@ -111,8 +117,9 @@ class Session:
         options.inter_op_num_threads = 1
         # Errors only: unused constants of the other outputs are no news.
         options.log_severity_level = 3
-        # A waiting thread that spins takes its core from whoever else works on this machine.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Waiting threads spin between two operations of a run, but too briefly to take a core from others.
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._names = list(outputs)
         self._session = ort.InferenceSession(
             graph.model(outputs), options, providers=["CPUExecutionProvider"]

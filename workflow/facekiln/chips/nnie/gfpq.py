@@ -18,7 +18,7 @@ Infinities saturate; NaN is refused; -0.0 is zero.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -154,59 +154,42 @@ def _encode_by_search(x: NDArray[np.float32], z: int, bits: int) -> NDArray[np.u
 def _buckets(z: int, bits: int) -> NDArray[np.uint16]:
     """Return, by the high bits of a float32's pattern, the code of the smallest magnitude with these bits.
 
-    `_UNSURE` is set where the largest magnitude with these bits has the next code.
+    `_UNSURE` is set where the largest magnitude with these bits has the next code, and where there is NaN.
     """
     patterns = np.arange(1 << (32 - _SHIFT), dtype=np.uint32) << np.uint32(_SHIFT)
     infinity = np.uint32(0x7F800000)
     codes = []
     for fill in (0, (1 << _SHIFT) - 1):
-        # NaN never gets here; its patterns may count as infinity, which shares a bucket with some of them.
         magnitude = np.minimum((patterns | np.uint32(fill)) & np.uint32(0x7FFFFFFF), infinity)
         numbers = (magnitude | (patterns & np.uint32(0x80000000))).view(np.float32)
         codes.append(_encode_by_search(numbers, z, bits))
-    return np.where(codes[0] == codes[1], codes[0], codes[0] | _UNSURE)
+    sure = (codes[0] == codes[1]) & ((patterns & infinity) != infinity)
+    return np.where(sure, codes[0], codes[0] | _UNSURE)
 
 
-def _refuse_nan(x: NDArray[np.float32]) -> None:
-    if np.isnan(x).any():
-        raise KilnError("GFPQ has no code for NaN", hint="look for NaN in the network or its input")
-
-
-def _blocks_of_codes(
-    x: NDArray[np.float32], z: int, bits: int
-) -> Iterator[tuple[slice, NDArray[np.uint16], NDArray[np.intp]]]:
-    """Yield blocks of a flat array: which elements, their codes, and the codes again as indices."""
-    if x.size < _BLOCK:
-        # Making the table would take longer than the work.
-        _refuse_nan(x)
-        found = _encode_by_search(x, z, bits)
-        yield slice(0, x.size), found, found.astype(np.intp)
-        return
-    table = _buckets(z, bits)
-    codes, indices = np.empty(_BLOCK, np.uint16), np.empty(_BLOCK, np.intp)
-    for start in range(0, x.size, _BLOCK):
-        block = x[start : start + _BLOCK]
-        _refuse_nan(block)
-        code, index = codes[: block.size], indices[: block.size]
-        np.right_shift(block.view(np.uint32), _SHIFT, out=index, casting="unsafe")
-        # With `clip` numpy writes straight to `out`; no index is outside.
-        table.take(index, out=code, mode="clip")
-        unsure = np.flatnonzero((code & _UNSURE) != 0)
-        if len(unsure):
-            code[unsure] = _settle(block[unsure], code[unsure] ^ _UNSURE, z, bits)
-        np.copyto(index, code)
-        yield slice(start, start + block.size), code, index
+@functools.lru_cache(maxsize=8)
+def _value_buckets(z: int, bits: int) -> NDArray[np.float32]:
+    """Return the values of `_buckets`, NaN where it is unsure."""
+    codes = _buckets(z, bits)
+    unsure = (codes & _UNSURE) != 0
+    found = values(z, bits).take(np.where(unsure, 0, codes))
+    found[unsure] = np.nan
+    return found
 
 
 def _settle(x: NDArray[np.float32], low: NDArray[np.uint16], z: int, bits: int) -> NDArray[np.uint16]:
-    """Return `low` or the code after it, by the threshold between the two."""
-    sign = format_of(bits).sign
+    """Return the codes of x, given those of the smallest magnitudes in its buckets, which may be one less."""
+    if np.isnan(x).any():
+        raise KilnError("GFPQ has no code for NaN", hint="look for NaN in the network or its input")
+    form = format_of(bits)
+    low = low & ~_UNSURE
     # 0 is also the magnitude of zero's code; positive numbers go from zero to code 0, negative ones to 1.
-    magnitude = (low & (sign - 1)).astype(np.intp)
-    above = np.where(low == sign, 0, magnitude + 1)
+    magnitude = (low & (form.sign - 1)).astype(np.intp)
+    after = np.minimum(magnitude + 1, form.top)
+    above = np.where(low == form.sign, 0, after)
     up, down = thresholds(z, bits), thresholds(z, bits, negative=True)
-    positive = np.where(x >= up[np.minimum(above, len(up) - 1)], above, low)
-    negative = np.where(-x >= down[np.minimum(magnitude, len(down) - 1)], (magnitude + 1) | sign, low)
+    positive = np.where(x >= up[above], above, low)
+    negative = np.where(-x >= down[after - 1], after | form.sign, low)
     return np.where(x < 0, negative, positive).astype(np.uint16)
 
 
@@ -222,6 +205,39 @@ def _in_parts(work: Callable[[slice], None], size: int, threads: int) -> None:
 
 def _flat(x: ArrayLike) -> NDArray[np.float32]:
     return np.ascontiguousarray(x, np.float32).reshape(-1)
+
+
+def _in_blocks(
+    x: NDArray[np.float32], result: NDArray[Any], table: NDArray[Any], z: int, bits: int, threads: int
+) -> None:
+    """Look an array up in a table of codes (unsure: flagged) or values (unsure: NaN); settle the rest."""
+    codes, decoded = _buckets(z, bits), values(z, bits)
+    to_values = table.dtype == np.float32
+
+    def work(part: slice) -> None:
+        indices, scratch = np.empty(_BLOCK, np.intp), np.empty(_BLOCK, table.dtype)
+        for start in range(part.start, part.stop, _BLOCK):
+            block = x[start : min(start + _BLOCK, part.stop)]
+            index, found = indices[: block.size], scratch[: block.size]
+            np.right_shift(block.view(np.uint32), _SHIFT, out=index, casting="unsafe")
+            # With `clip` numpy writes straight to `out`; no index is outside.
+            table.take(index, out=found, mode="clip")
+            unsure = np.flatnonzero(np.isnan(found) if to_values else (found & _UNSURE) != 0)
+            if len(unsure):
+                settled = _settle(block[unsure], codes[index[unsure]], z, bits)
+                found[unsure] = decoded[settled] if to_values else settled
+            result[start : start + block.size] = found
+
+    _in_parts(work, x.size, threads)
+
+
+def _small(x: NDArray[np.float32], z: int, bits: int) -> NDArray[np.uint16] | None:
+    """Encode an array for which making a table would take longer than the work; None for others."""
+    if x.size >= _BLOCK:
+        return None
+    if np.isnan(x).any():
+        raise KilnError("GFPQ has no code for NaN", hint="look for NaN in the network or its input")
+    return _encode_by_search(x, z, bits)
 
 
 def encode(x: ArrayLike, z: int, bits: int, threads: int = _DEFAULT_THREADS) -> NDArray[Any]:
@@ -240,15 +256,12 @@ def encode(x: ArrayLike, z: int, bits: int, threads: int = _DEFAULT_THREADS) -> 
     Raises:
         KilnError: x holds NaN.
     """
-    flat = _flat(x)
-    result = np.empty(flat.shape, format_of(bits).dtype)
-
-    def work(part: slice) -> None:
-        for where, codes, _ in _blocks_of_codes(flat[part], z, bits):
-            result[part][where] = codes
-
-    _in_parts(work, flat.size, threads)
-    return result.reshape(np.shape(x))
+    flat, dtype = _flat(x), format_of(bits).dtype
+    codes = _small(flat, z, bits)
+    if codes is None:
+        codes = np.empty(flat.shape, np.uint16)
+        _in_blocks(flat, codes, _buckets(z, bits), z, bits, threads)
+    return codes.astype(dtype, copy=False).reshape(np.shape(x))
 
 
 def decode(codes: NDArray[Any], z: int, bits: int) -> NDArray[np.float32]:
@@ -281,12 +294,10 @@ def quantise(x: ArrayLike, z: int, bits: int, threads: int = _DEFAULT_THREADS) -
     Raises:
         KilnError: x holds NaN.
     """
-    flat, table = _flat(x), values(z, bits)
+    flat = _flat(x)
+    codes = _small(flat, z, bits)
+    if codes is not None:
+        return values(z, bits).take(codes).reshape(np.shape(x))
     result = np.empty(flat.shape, np.float32)
-
-    def work(part: slice) -> None:
-        for where, _, indices in _blocks_of_codes(flat[part], z, bits):
-            table.take(indices, out=result[part][where], mode="clip")
-
-    _in_parts(work, flat.size, threads)
+    _in_blocks(flat, result, _value_buckets(z, bits), z, bits, threads)
     return result.reshape(np.shape(x))
