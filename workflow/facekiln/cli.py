@@ -20,6 +20,7 @@ NOUNS = {
     "torchscript": "trace a network",
     "onnx": "export, simplify and compare ONNX graphs",
     "caffe": "convert ONNX to Caffe, look into Caffe pairs",
+    "dataset": "list, check and measure the declared datasets",
     "calibration": "make the image set that quantisation is calibrated on",
     "nnie": "legalise, configure, map, run and inspect for HiSilicon NNIE",
     "parity": "run two stages side by side and compare them",

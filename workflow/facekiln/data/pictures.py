@@ -30,6 +30,12 @@ def procedural_pictures(count: int, seed: int, size: tuple[int, int]) -> Iterato
         yield f"{PROCEDURAL}_{seed}_{index:04d}", draw_scene(scene_seed("pictures", seed, index), size).image
 
 
+def picture_names(folder: Path) -> list[str]:
+    """Return the sorted paths of the pictures below a folder; hidden files and folders are passed over."""
+    below = (item.relative_to(folder) for item in folder.rglob("*") if item.suffix.lower() in _ENDINGS)
+    return sorted(name.as_posix() for name in below if not any(part.startswith(".") for part in name.parts))
+
+
 def folder_pictures(path: Path | str, count: int, seed: int) -> Iterator[Picture]:
     """Yield up to `count` pictures of a folder and its subfolders, as stored, uint8 BGR [h,w,3].
 
@@ -44,8 +50,7 @@ def folder_pictures(path: Path | str, count: int, seed: int) -> Iterator[Picture
         raise KilnError(
             "is not a folder", file=folder, hint=f"name a folder of pictures, or '{PROCEDURAL}' to draw some"
         )
-    below = (item.relative_to(folder) for item in folder.rglob("*") if item.suffix.lower() in _ENDINGS)
-    names = sorted(name.as_posix() for name in below if not any(part.startswith(".") for part in name.parts))
+    names = picture_names(folder)
     if not names:
         raise KilnError(
             "holds no picture", file=folder, limit=", ".join(sorted(_ENDINGS)), hint=f"or use '{PROCEDURAL}'"
