@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facekiln.vision import nms as module
 from facekiln.vision.nms import iou_matrix, nms
 
 
@@ -35,12 +36,17 @@ BOX = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(0, 12), st.i
     st.lists(st.tuples(BOX, st.integers(0, 4)), max_size=25),
     st.sampled_from([0.0, 0.3, 0.4, 0.5, 1.0]),
     st.sampled_from([0.0, 1.0]),
+    st.sampled_from([1, 3, 128]),
 )
-def test_equals_the_textbook(rows: list[tuple[list[float], int]], iou: float, extent: float) -> None:
+def test_equals_the_textbook(
+    rows: list[tuple[list[float], int]], iou: float, extent: float, block: int
+) -> None:
     boxes = np.array([box for box, _ in rows], np.float64).reshape(-1, 4)
     scores = np.array([score / 4 for _, score in rows])
     expected = textbook_nms(boxes.tolist(), scores.tolist(), iou, extent)
-    assert nms(boxes, scores, iou, extent).tolist() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK", block)
+        assert nms(boxes, scores, iou, extent).tolist() == expected
 
 
 @given(st.lists(BOX, max_size=8), st.lists(BOX, max_size=8), st.sampled_from([0.0, 1.0]))
