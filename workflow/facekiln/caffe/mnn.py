@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,65 +54,76 @@ def convert_to_mnn(net: Net, folder: Path) -> Path:
     return target
 
 
+class MnnNet:
+    """A network converted and loaded into MNN once, to be run many times."""
+
+    def __init__(self, net: Net) -> None:
+        """Convert and load a network with weights.
+
+        Raises:
+            KilnError: MNN is not installed, or refuses the network.
+        """
+        with tempfile.TemporaryDirectory(prefix="facekiln-mnn-") as folder:
+            model = convert_to_mnn(net, Path(folder))
+            import MNN
+
+            self._mnn = MNN
+            self._interpreter = MNN.Interpreter(str(model))
+            self._interpreter.setSessionHint(_WINOGRAD_LEVEL, 0)
+            self._session = self._interpreter.createSession({"numThread": 2, "precision": "high"})
+        self._net, self._shapes = net, infer_shapes(net)
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]], blobs: Iterable[str] | None = None) -> Arrays:
+        """Run once.
+
+        Args:
+            inputs: input blob name -> float32 [N, C, H, W].
+            blobs: which of the network's outputs; None: all of them.
+
+        Returns:
+            blob name -> float32 array.
+
+        Raises:
+            KilnError: an input is not the network's, or a blob is no output.
+        """
+        if set(inputs) != set(self._net.inputs):
+            raise KilnError("not the network's inputs", value=sorted(inputs), limit=sorted(self._net.inputs))
+        wanted = self._net.outputs if blobs is None else list(blobs)
+        inner = [name for name in wanted if name not in self._net.outputs]
+        if inner:
+            raise KilnError(
+                f"MNN cannot be asked for blob '{inner[0]}', which is no output",
+                limit="it fuses layers, and then gives another value under that name",
+                hint="look inside with OpenCV",
+            )
+        for name, value in inputs.items():
+            self._interpreter.getSessionInput(self._session, name).copyFrom(self._host(value))
+        self._interpreter.runSession(self._session)
+        tensors = self._interpreter.getSessionOutputAll(self._session)
+        result: Arrays = {}
+        for name in wanted:
+            host = self._host(np.zeros(tuple(tensors[name].getShape()), np.float32))
+            tensors[name].copyToHostTensor(host)
+            result[name] = np.array(host.getNumpyData(), np.float32).reshape(self._shapes[name])
+        return result
+
+    def _host(self, value: NDArray[np.float32]) -> Any:
+        contiguous = np.ascontiguousarray(value, np.float32)
+        mnn = self._mnn
+        return mnn.Tensor(
+            tuple(value.shape), mnn.Halide_Type_Float, contiguous, mnn.Tensor_DimensionType_Caffe
+        )
+
+
 def run_mnn(
     prototxt: Path | str,
     caffemodel: Path | str,
     inputs: Mapping[str, NDArray[np.float32]],
     blobs: Iterable[str] | None = None,
 ) -> Arrays:
-    """Read a pair with MNN and run it once.
-
-    Args:
-        prototxt: structure.
-        caffemodel: weights.
-        inputs: input blob name -> float32 [N, C, H, W].
-        blobs: which of the network's outputs; None: all of them.
-
-    Returns:
-        blob name -> float32 array.
+    """Read a pair with MNN and run it once (see `MnnNet`).
 
     Raises:
         KilnError: the files are damaged, MNN is missing or fails, an input is wrong, or a blob is no output.
     """
-    net = read_net(prototxt, caffemodel)
-    if set(inputs) != set(net.inputs):
-        raise KilnError("not the network's inputs", value=sorted(inputs), limit=sorted(net.inputs))
-    wanted = net.outputs if blobs is None else list(blobs)
-    inner = [name for name in wanted if name not in net.outputs]
-    if inner:
-        raise KilnError(
-            f"MNN cannot be asked for blob '{inner[0]}', which is no output",
-            limit="it fuses layers, and then gives another value under that name",
-            hint="look inside with OpenCV",
-        )
-    with tempfile.TemporaryDirectory(prefix="facekiln-mnn-") as folder:
-        model = convert_to_mnn(net, Path(folder))
-        return _run(model, net, inputs, wanted)
-
-
-def _run(model: Path, net: Net, inputs: Mapping[str, NDArray[np.float32]], wanted: list[str]) -> Arrays:
-    import MNN
-
-    shapes = infer_shapes(net)
-    interpreter = MNN.Interpreter(str(model))
-    interpreter.setSessionHint(_WINOGRAD_LEVEL, 0)
-    session = interpreter.createSession({"numThread": 2, "precision": "high"})
-    for name, value in inputs.items():
-        host = MNN.Tensor(
-            tuple(value.shape),
-            MNN.Halide_Type_Float,
-            np.ascontiguousarray(value, np.float32),
-            MNN.Tensor_DimensionType_Caffe,
-        )
-        interpreter.getSessionInput(session, name).copyFrom(host)
-    interpreter.runSession(session)
-    tensors = interpreter.getSessionOutputAll(session)
-    result: Arrays = {}
-    for name in wanted:
-        shape = tuple(tensors[name].getShape())
-        host = MNN.Tensor(
-            shape, MNN.Halide_Type_Float, np.zeros(shape, np.float32), MNN.Tensor_DimensionType_Caffe
-        )
-        tensors[name].copyToHostTensor(host)
-        result[name] = np.array(host.getNumpyData(), np.float32).reshape(shapes[name])
-    return result
+    return MnnNet(read_net(prototxt, caffemodel)).run(inputs, blobs)

@@ -145,8 +145,13 @@ def census(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def shapes(model: onnx.ModelProto) -> dict[str, list[Any]]:
-    """Return the shapes of the graph's inputs and outputs by name; a symbolic dimension is its name."""
+    """Return the shapes of the graph's inputs and outputs by name; a symbolic dimension is its name.
+
+    Weights that old files list among the inputs are left out.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
     return {
         value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
         for value in [*model.graph.input, *model.graph.output]
+        if value.name not in stored
     }

@@ -10,8 +10,8 @@ import numpy as np
 from facekiln.vision.detect import Faces
 from facekiln.vision.nms import iou_matrix
 
-# A face is lost or invented only if its score crosses the threshold by more than this; else every picture with
-# a face at the threshold would fail a gate by rounding.
+# A face is lost or invented only if its score crosses the threshold by more than this; rounding alone would
+# else fail a picture with a face at the threshold.
 SCORE_MARGIN = 0.1
 
 

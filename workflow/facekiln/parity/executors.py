@@ -222,11 +222,15 @@ class CaffeStage:
     precision, emulated = "float", False
 
     def __init__(self, path: Path, model: Model, reader: str = "opencv") -> None:
+        from facekiln.caffe.mnn import MnnNet
+        from facekiln.caffe.opencv import OpenCvNet
+        from facekiln.caffe.reader import read_net
         from facekiln.vision.heads import heads_from_json
 
-        self._model, self._reader = model, reader
+        self._model = model
         self.name = f"caffe-{reader}"
-        self._prototxt, self._caffemodel = path.with_suffix(".prototxt"), path
+        net = read_net(path.with_suffix(".prototxt"), path)
+        self._net = MnnNet(net) if reader == "mnn" else OpenCvNet(net)
         self._heads = heads_from_json(read_json(path.with_suffix(".heads.json")))
         record = read_record(path)
         self._tensor_of_blob: Mapping[str, str] = record.facts.get("tensor_of_blob", {}) if record else {}
@@ -246,14 +250,7 @@ class CaffeStage:
         return self._tensor_of_blob.get(tensor)
 
     def _forward(self, picture: Picture, blobs: list[str] | None) -> Arrays:
-        inputs = {self._model.input.name: to_tensor(picture, self._model.input)}
-        if self._reader == "mnn":
-            from facekiln.caffe.mnn import run_mnn
-
-            return run_mnn(self._prototxt, self._caffemodel, inputs, blobs)
-        from facekiln.caffe.opencv import run_opencv
-
-        return run_opencv(self._prototxt, self._caffemodel, inputs, blobs)
+        return self._net.run({self._model.input.name: to_tensor(picture, self._model.input)}, blobs)
 
 
 class NnieStage:
