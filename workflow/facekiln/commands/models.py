@@ -36,14 +36,18 @@ def _models(options: argparse.Namespace) -> None:
         sys.stdout.write(f"{line.rstrip()}\n")
 
 
-def _row(model: Model, config: Config, count: bool) -> list[str]:
-    counts = []
-    if count:
-        from facekiln.models.registry import build_network
-        from facekiln.models.registry import count as counted
+def _counts(model: Model) -> list[str]:
+    from facekiln.models.registry import NETWORKS, build_network, count
 
-        keys, parameters = counted(build_network(model))
-        counts = [str(keys), f"{parameters:,}"]
+    # A model that is born as an ONNX or Caffe file has no network of ours to count.
+    if model.network not in NETWORKS:
+        return ["-", "-"]
+    keys, parameters = count(build_network(model))
+    return [str(keys), f"{parameters:,}"]
+
+
+def _row(model: Model, config: Config, count: bool) -> list[str]:
+    counts = _counts(model) if count else []
     sizes = " ".join(
         label if (int(label), int(label)) == (height, width) else f"{label}={height}x{width}"
         for label, (height, width) in model.sizes.items()
