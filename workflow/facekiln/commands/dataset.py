@@ -147,6 +147,6 @@ def _record(files: list[Path], verb: str, declared: Declared, facts: dict[str, A
         verb=verb,
         inputs=read,
         settings={"dataset": declared.name, "declaration": declared.digest(), **settings},
-        tools=tool_versions("numpy", "scipy", "opencv-python-headless"),
+        tools=tool_versions("numpy", "opencv-python-headless"),
         facts=facts,
     )

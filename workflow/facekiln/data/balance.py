@@ -178,5 +178,8 @@ def _weights(factors: list[Factor], faces: int) -> NDArray[np.float64]:
         total[has] += 1 / (share[factor.bins[has]] * (counts > 0).sum())
         known += has
     weights = np.divide(total, known, out=np.ones(faces), where=known > 0)
-    weights = np.minimum(weights, MOST)
-    return weights / weights.mean() if faces else weights
+    for _ in range(100 if faces else 0):  # what is cut off the rarest is spread over the others, and so on
+        weights = np.minimum(weights / weights.mean(), MOST)
+        if abs(weights.mean() - 1) < 1e-9:
+            break
+    return weights

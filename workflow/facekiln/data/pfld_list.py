@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facekiln.data.rows import below, lines_of, numbers
+from facekiln.data.rows import below, labels, lines_of, numbers
 from facekiln.data.sample import Listing, Sample, landmarks_of, sample_of
 from facekiln.data.wflw import ATTRIBUTES
 from facekiln.errors import KilnError
@@ -69,7 +69,7 @@ def _sample(words: list[str], file: Path, line: int, images: Path, side: int) ->
         landmarks=landmarks_of("98", points * side),
         pose=pose[None],
         attributes={
-            **{key: values[None, 196 + at].astype(np.int64) for at, key in enumerate(ATTRIBUTES)},
+            **labels(ATTRIBUTES, values[196:202], file, f"line {line}"),
             "type_flag": np.array([flag]),
         },
         size=(side, side),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from facekiln.errors import KilnError
 
@@ -47,6 +51,27 @@ def numbers(words: list[str], file: Path, place: int | str) -> list[float]:
             raise KilnError("is no finite number", file=file, where=where, value=repr(word)[:60])
         values.append(value)
     return values
+
+
+def labels(names: Sequence[str], columns: ArrayLike, file: Path, where: str) -> dict[str, NDArray[np.int64]]:
+    """Return the columns of [n,k] labels by name, each int64 [n].
+
+    Raises:
+        KilnError: a label is no small whole number; the columns are then not what they are taken for.
+    """
+    table = np.asarray(columns, np.float64).reshape(-1, len(names))
+    whole = (table == np.round(table)) & (np.abs(table) < 1000)
+    if not whole.all():
+        row, column = np.argwhere(~whole)[0]
+        raise KilnError(
+            "is no label",
+            file=file,
+            where=f"{where}: {names[column]}",
+            value=f"{table[row, column]:g}",
+            limit="a whole number",
+            hint="are the columns in the order of this layout?",
+        )
+    return {name: table[:, at].astype(np.int64) for at, name in enumerate(names)}
 
 
 def below(folder: Path, name: str, *, file: Path, where: str | None = None) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facekiln.data.rows import below, lines_of, numbers
+from facekiln.data.rows import below, labels, lines_of, numbers
 from facekiln.data.sample import Listing, landmarks_of, sample_of
 from facekiln.errors import KilnError
 
@@ -47,12 +47,9 @@ def read_wflw(name: str, images: Path, annotation: Path) -> Listing:
             raise KilnError("mixes rows with and without rectangles", file=annotation, where=source)
         table = np.array(rows, np.float64)
         landmarks = landmarks_of("98", table[:, :196])
-        attributes = (
-            {key: table[:, 200 + at].astype(np.int64) for at, key in enumerate(ATTRIBUTES)}
-            if (table.shape[1] > 196)
-            else {}
-        )
-        boxes = table[:, 196:200] if attributes else around(landmarks.points)
+        rectangles = table.shape[1] > 196
+        attributes = labels(ATTRIBUTES, table[:, 200:], annotation, source) if rectangles else {}
+        boxes = table[:, 196:200] if rectangles else around(landmarks.points)
         samples.append(sample_of(source, pictures[source], boxes, landmarks=landmarks, attributes=attributes))
     return Listing.of(name, samples, images)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facekiln.data.rows import below, lines_of, numbers
+from facekiln.data.rows import below, labels, lines_of, numbers
 from facekiln.data.sample import Listing, Sample, landmarks_of, sample_of
 from facekiln.errors import KilnError
 
@@ -25,10 +25,13 @@ def corners(xywh: np.ndarray) -> np.ndarray:
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
-def with_attributes(source: str, picture: Path, boxes: np.ndarray, columns: np.ndarray) -> Sample:
-    """Make a sample of boxes and the six WIDER FACE attributes, [n,6]; invalid faces are ignored."""
-    columns = np.asarray(columns).reshape(-1, len(ATTRIBUTES)).astype(np.int64)
-    attributes = {name: columns[:, index] for index, name in enumerate(ATTRIBUTES)}
+def with_attributes(source: str, picture: Path, boxes: np.ndarray, columns: np.ndarray, file: Path) -> Sample:
+    """Make a sample of boxes and the six WIDER FACE attributes, [n,6]; invalid faces are ignored.
+
+    Raises:
+        KilnError: an attribute is no whole number; names `file`.
+    """
+    attributes = labels(ATTRIBUTES, columns, file, source)
     return sample_of(source, picture, boxes, ignore=attributes["invalid"] != 0, attributes=attributes)
 
 
@@ -62,13 +65,13 @@ def read_wider_text(name: str, images: Path, annotation: Path) -> Listing:
         at += count
         if count == 0 and at < len(lines) and lines[at].split() == ["0"] * 10:
             at += 1
-        samples.append(with_attributes(source, picture, corners(rows[:, :4]), rows[:, 4:]))
+        samples.append(with_attributes(source, picture, corners(rows[:, :4]), rows[:, 4:], annotation))
     return Listing.of(name, samples, images)
 
 
 def _count(lines: list[str], at: int, file: Path) -> int:
     word = lines[at].strip() if at < len(lines) else ""
-    if not word.isdecimal():
+    if not word.isdecimal() or len(word) > 9:
         raise KilnError(
             "should be a number of boxes",
             file=file,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.data.mat import has_variable, load_mat, real_array
+from facekiln.data.mat import load_mat, real_array
 from facekiln.data.rows import below
 from facekiln.data.sample import Listing
 from facekiln.data.wider import ATTRIBUTES, corners, with_attributes
@@ -27,17 +27,16 @@ def read_wider_mat(name: str, images: Path, annotation: Path) -> Listing:
     Raises:
         KilnError: the file is damaged, or its lists do not fit each other.
     """
-    graded = has_variable(annotation, "gt_list")
-    found = load_mat(
-        annotation, "event_list", "file_list", "face_bbx_list", *_LABELS, *(["gt_list"] if graded else [])
-    )
+    needed = ("event_list", "file_list", "face_bbx_list", *_LABELS)
+    found = load_mat(annotation, *needed, optional=("gt_list",))
+    graded = "gt_list" in found
     samples = []
     for event, file, row in _pictures(found, annotation):
         where = f"{event}/{file}"
         boxes = corners(real_array(row["face_bbx_list"], (None, 4), annotation, where))
         columns = [real_array(_column(row[label]), (len(boxes),), annotation, where) for label in _LABELS]
         picture = below(images, f"{where}.jpg", file=annotation)
-        sample = with_attributes(f"{where}.jpg", picture, boxes, np.stack(columns, axis=1))
+        sample = with_attributes(f"{where}.jpg", picture, boxes, np.stack(columns, axis=1), annotation)
         if graded:
             sample.ignore[:] = True
             sample.ignore[_counted(row["gt_list"], len(boxes), annotation, where)] = False
@@ -47,16 +46,23 @@ def read_wider_mat(name: str, images: Path, annotation: Path) -> Listing:
 
 def _pictures(found: dict[str, Any], annotation: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the event, file name and variables of each picture."""
-    lists = [key for key in found if key != "event_list"]
-    try:
-        for index, event in enumerate(found["event_list"].ravel()):
-            cells = {key: found[key].ravel()[index].ravel() for key in lists}
-            if len({len(cell) for cell in cells.values()}) != 1:
-                raise KilnError("has lists of different lengths", file=annotation, where=str(event))
-            for at, file in enumerate(cells["file_list"]):
-                yield str(event.item()), str(file.item()), {key: cells[key][at] for key in lists}
-    except (AttributeError, IndexError, ValueError) as error:
-        raise KilnError(f"is no WIDER FACE ground truth: {error}", file=annotation) from error
+    events, lists = found["event_list"], {key: cells for key, cells in found.items() if key != "event_list"}
+    if not all(_is_list(cells, len(events)) for cells in found.values()):
+        raise KilnError("is no WIDER FACE ground truth: not one cell per event", file=annotation)
+    for index, event in enumerate(events.ravel()):
+        row = {key: cells.ravel()[index] for key, cells in lists.items()}
+        if not isinstance(event, str) or not all(
+            _is_list(cells, len(row["file_list"])) for cells in row.values()
+        ):
+            raise KilnError("has lists of different lengths", file=annotation, where=str(event))
+        for at, file in enumerate(row["file_list"].ravel()):
+            if not isinstance(file, str):
+                raise KilnError("is no file name", file=annotation, where=event, value=repr(file)[:60])
+            yield event, file, {key: cells.ravel()[at] for key, cells in row.items()}
+
+
+def _is_list(cells: Any, length: int) -> bool:
+    return isinstance(cells, np.ndarray) and cells.dtype == object and cells.shape == (length, 1)
 
 
 def _column(value: Any) -> NDArray[Any]:
