@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from facekiln.data.features import Sitter
 from facekiln.data.head import FIVE, View, random_shape, rotation
 from facekiln.data.looks import random_looks
-from facekiln.data.portrait import Portrait, draw_portrait
+from facekiln.data.portrait import draw_portrait
 from facekiln.data.scenery import backdrop, clutter, decoy
 
 Image = NDArray[np.uint8]
@@ -141,7 +141,7 @@ def _head_and_body(box: Box) -> Box:
 def _place(
     rng: np.random.Generator, sitter: Sitter, height: int, width: int, taken: list[Box], style: Style
 ) -> tuple[Sitter, Box] | None:
-    """Find a place where no nearer head hides this face and this head hides no face already there."""
+    """Find a place for a head behind those of `taken`, where none of them hides its face; None if there is none."""
     outline = sitter.outline()
     low, high = outline.min(axis=0), outline.max(axis=0)
     span = high - low
@@ -154,8 +154,7 @@ def _place(
         box = (float(at[0]), float(at[1]), float(at[0] + span[0]), float(at[1] + span[1]))
         if _area(_cut(box, height, width)) < 0.6 * _area(box):
             continue
-        # Heads are drawn from the smallest, so that a new one may hide those already there.
-        if all(_shared(_head_and_body(box), other) < 0.12 * _area(other) for other in taken):
+        if all(_shared(_head_and_body(other), box) < 0.12 * _area(box) for other in taken):
             return _moved(sitter, (float(at[0] - low[0]), float(at[1] - low[1]))), box
     return None
 
@@ -218,19 +217,22 @@ def draw_scene(seed: int, size: tuple[int, int], style: Style | None = None) -> 
     least = style.face_size[0]
     largest = max(least, min(style.face_size[1], 0.9 * min(height, width)))
     count = 0 if rng.random() < style.empty else int(rng.integers(1, style.most_faces + 1))
-    sizes = np.sort(np.exp(rng.uniform(np.log(least), np.log(largest), count)))
-    drawn: list[tuple[Sitter, Box, tuple[float, float, float], Portrait]] = []
+    sizes = np.sort(np.exp(rng.uniform(np.log(least), np.log(largest), count)))[::-1]
+    placed: list[tuple[Sitter, Box, tuple[float, float, float]]] = []
     for wanted in sizes.tolist():
         sitter, pose = _sitter(rng, wanted, style)
-        placed = _place(rng, sitter, height, width, [box for _, box, _, _ in drawn], style)
-        if placed:
-            portrait = draw_portrait(placed[0])
-            _lay(picture, portrait.image, portrait.cover, portrait.corner)
-            drawn.append((placed[0], placed[1], pose, portrait))
-    picture, blur = _camera(rng, picture, float(sizes[0]) if drawn else 40.0)
+        place = _place(rng, sitter, height, width, [box for _, box, _ in placed], style)
+        if place:
+            placed.append((*place, pose))
+    portraits = []
+    for sitter, _, _ in reversed(placed):  # the smallest head is the farthest
+        portrait = draw_portrait(sitter)
+        _lay(picture, portrait.image, portrait.cover, portrait.corner)
+        portraits.append(portrait)
+    picture, blur = _camera(rng, picture, float(sizes[-1]) if placed else 40.0)
 
     faces = []
-    for sitter, box, pose, portrait in drawn:
+    for (sitter, box, pose), portrait in zip(reversed(placed), portraits, strict=True):
         points, inside = sitter.landmarks(), _cut(box, height, width)
         faces.append(
             Face(
