@@ -33,7 +33,7 @@ rule fetch_checkpoint:
     conda:
         ENVIRONMENT
     params:
-        code=fingerprint("facekiln.models.fetch"),
+        code=fingerprint("facekiln.models.fetch", "facekiln.models.checkpoint"),
         declared=declared("network", "options", "input", "priors", "published", "local"),
         weights=lambda wc: KILN.weights_of(wc.model),
         mirror=f"--mirror {KILN.mirror}" if KILN.mirror else "",
