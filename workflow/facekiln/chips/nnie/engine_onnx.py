@@ -118,7 +118,7 @@ class Session:
         # Errors only: unused constants of the other outputs are no news.
         options.log_severity_level = 3
         # Waiting threads spin between two operations of a run, but too briefly to take a core from others.
-        options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._names = list(outputs)
         self._session = ort.InferenceSession(
