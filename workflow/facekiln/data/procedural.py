@@ -141,7 +141,7 @@ def _head_and_body(box: Box) -> Box:
 def _place(
     rng: np.random.Generator, sitter: Sitter, height: int, width: int, taken: list[Box], style: Style
 ) -> tuple[Sitter, Box] | None:
-    """Find a place for a head behind those of `taken`, where none of them hides its face; None if there is none."""
+    """Find a place for a head behind those of `taken` where none of them hides its face, or None."""
     outline = sitter.outline()
     low, high = outline.min(axis=0), outline.max(axis=0)
     span = high - low

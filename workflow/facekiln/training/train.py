@@ -72,16 +72,27 @@ def train_checkpoint(model: Model, raw_recipe: dict[str, Any], output: Path) -> 
             limit=recipe.minimum_ap,
             hint="train for more `steps`, or lower the minimum",
         )
-    write_bytes(output, checkpoint_bytes(network, model, raw_recipe, metrics))
+    data = {
+        "source": "procedural",
+        "train_scenes": len(scenes),
+        "train_faces": sum(len(scene.faces) for scene in scenes),
+        "held_out_scenes": len(held_out),
+    }
+    write_bytes(output, checkpoint_bytes(network, model, raw_recipe, metrics, data))
     return metrics
 
 
 def checkpoint_bytes(
-    network: nn.Module, model: Model, raw_recipe: dict[str, Any], metrics: dict[str, Any]
+    network: nn.Module,
+    model: Model,
+    raw_recipe: dict[str, Any],
+    metrics: dict[str, Any],
+    data: dict[str, Any],
 ) -> bytes:
     """Return a checkpoint that loads with `weights_only=True` and says what its weights do not.
 
-    It is {"state_dict": ..., "facekiln": {format, model, declaration, recipe, metrics}}, plain values only.
+    It is {"state_dict": ..., "facekiln": {format, model, declaration, recipe, metrics, data}}, plain
+    values only.
     """
     state = OrderedDict((key, tensor.detach().contiguous()) for key, tensor in network.state_dict().items())
     meta = {
@@ -90,6 +101,7 @@ def checkpoint_bytes(
         "declaration": _plain(model.declaration()),
         "recipe": _plain(raw_recipe),
         "metrics": _plain(metrics),
+        "data": _plain(data),
     }
     stream = io.BytesIO()  # a file's name would become part of the archive
     torch.save({"state_dict": state, META: meta}, stream)
