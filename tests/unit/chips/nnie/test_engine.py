@@ -191,6 +191,15 @@ def test_a_stored_engine_gives_the_same_bits(net: Net, ranges: dict[str, float],
         np.testing.assert_array_equal(back.run(data)[name], value)
 
 
+def test_a_state_whose_parts_do_not_fit_together_is_refused(net: Net, ranges: dict[str, float]) -> None:
+    state = Engine(net, ranges, 8).state()
+    without = {**state, "blobs": {name: blob for name, blob in state["blobs"].items() if name != "stem"}}
+    flat = {**state, "blobs": {**state["blobs"], "point": {**state["blobs"]["point"], "shape": [7]}}}
+    for broken in (without, flat):
+        with pytest.raises(KilnError, match="damaged"):
+            Engine.from_state(broken).run(pictures(net)[0])
+
+
 def test_mixed_precision_lies_between(net: Net, ranges: dict[str, float]) -> None:
     data = pictures(net)[0]
     expected = Engine(net, bits=32).run(data)["box"]

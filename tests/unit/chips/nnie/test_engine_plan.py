@@ -9,7 +9,8 @@ import pytest
 
 from facekiln.caffe.net import Layer, Net
 from facekiln.chips.nnie import gfpq, payload
-from facekiln.chips.nnie.engine_plan import Plan, blob_widths, make_plan, plan_from, state_of
+from facekiln.chips.nnie.engine_plan import Plan, blob_widths, make_plan
+from facekiln.chips.nnie.engine_state import plan_from, state_of
 from facekiln.chips.nnie.fuse import fuse
 from facekiln.errors import KilnError
 

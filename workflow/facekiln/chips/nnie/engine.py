@@ -21,7 +21,8 @@ from facekiln.chips.nnie import gfpq
 from facekiln.chips.nnie.engine_graph import HIGHEST, LOWEST, PlanGraph
 from facekiln.chips.nnie.engine_lookup import ONE
 from facekiln.chips.nnie.engine_onnx import Session
-from facekiln.chips.nnie.engine_plan import FLOAT, WIDE, Plan, make_plan, plan_from, state_of
+from facekiln.chips.nnie.engine_plan import FLOAT, WIDE, Plan, make_plan
+from facekiln.chips.nnie.engine_state import plan_from, state_of
 from facekiln.errors import KilnError
 
 Array = NDArray[np.float32]
@@ -157,7 +158,13 @@ class Engine:
             KilnError: the state is damaged or of another version.
         """
         engine = cls.__new__(cls)
-        engine._start(plan_from(state), threads)
+        plan = plan_from(state)
+        try:
+            engine._start(plan, threads)
+        except Exception as error:  # parts that do not fit together fail anywhere, onnxruntime included
+            raise KilnError(
+                f"the engine's state is damaged: {error!r}", where=plan.name, hint="map the network again"
+            ) from error
         return engine
 
     def _start(self, plan: Plan, threads: int) -> None:

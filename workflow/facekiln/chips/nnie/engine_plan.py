@@ -1,8 +1,6 @@
 """What the engine computes, decided once: codes of the weights, width and zero points of every blob.
 
-A plan is plain data (`state`), so a container can hold it and a runtime can execute it without the
-caffemodel. The rules for widths are read off the report tables of published `.wk` files; no vendor text
-states them.
+The rules for widths are read off the report tables of published `.wk` files; no vendor text states them.
 """
 
 from __future__ import annotations
@@ -17,13 +15,12 @@ from numpy.typing import NDArray
 from facekiln.caffe.net import Net
 from facekiln.chips.nnie import gfpq
 from facekiln.chips.nnie.engine_operators import check_supported
-from facekiln.chips.nnie.fuse import ACTIVATIONS, WEIGHTED, Activation, FusedNet, Step, fuse
+from facekiln.chips.nnie.fuse import ACTIVATIONS, WEIGHTED, FusedNet, Step, fuse
 from facekiln.errors import KilnError
 
 FLOAT = 32
 WIDE = 4
 _DEFAULT_BITS = 8
-_STATE_VERSION = 1
 # Operations whose 32-bit results are made of 32-bit operands.
 _CHAIN = ("Reshape", "Flatten", "Permute", "Softmax", "Concat", "Eltwise", "Slice")
 
@@ -181,10 +178,10 @@ def _quantised(step: Step, bits: int) -> Operation:
         return Operation(step, bits)
     weights, *others = step.blobs
     z = gfpq.zero_point(float(np.abs(weights).max(initial=0)), bits)
-    return _with_codes(replace(step, blobs=tuple(others)), bits, gfpq.encode(weights, z, bits), z)
+    return with_codes(replace(step, blobs=tuple(others)), bits, gfpq.encode(weights, z, bits), z)
 
 
-def _with_codes(step: Step, bits: int, codes: NDArray[Any], z: int) -> Operation:
+def with_codes(step: Step, bits: int, codes: NDArray[Any], z: int) -> Operation:
     """Return the operation of a step without its weights, given their codes."""
     return Operation(replace(step, blobs=(gfpq.decode(codes, z, bits), *step.blobs)), bits, codes, z)
 
@@ -225,106 +222,3 @@ def make_plan(net: Net, ranges: Mapping[str, float], bits: int | Mapping[str, in
         for blob in widths
     }
     return replace(plan, blobs={blob: replace(old, z=z[blob]) for blob, old in blobs.items()})
-
-
-def _state_of(operation: Operation) -> dict[str, Any]:
-    step, activation = operation.step, operation.step.activation
-    floats = step.blobs if operation.codes is None else step.blobs[1:]
-    return {
-        "name": step.name,
-        "type": step.type,
-        "bottoms": list(step.bottoms),
-        "tops": list(step.tops),
-        "params": dict(step.params),
-        "bits": operation.bits,
-        "codes": operation.codes,
-        "z": operation.z,
-        "floats": list(floats),
-        "activation": activation
-        and {
-            "name": activation.name,
-            "type": activation.type,
-            "params": dict(activation.params),
-            "floats": list(activation.blobs),
-        },
-    }
-
-
-def _operation_from(state: Mapping[str, Any]) -> Operation:
-    fused = state["activation"]
-    step = Step(
-        state["name"],
-        state["type"],
-        tuple(state["bottoms"]),
-        tuple(state["tops"]),
-        dict(state["params"]),
-        tuple(np.asarray(blob, np.float32) for blob in state["floats"]),
-        fused
-        and Activation(
-            fused["name"],
-            fused["type"],
-            dict(fused["params"]),
-            tuple(np.asarray(blob, np.float32) for blob in fused["floats"]),
-        ),
-    )
-    if state["codes"] is None:
-        return Operation(step, state["bits"])
-    return _with_codes(step, state["bits"], np.asarray(state["codes"]), state["z"])
-
-
-def state_of(plan: Plan) -> dict[str, Any]:
-    """Return a plan as dicts, lists, numbers, text and arrays; the weights stand in it as codes only.
-
-    Codes are uint8 or uint16 of Caffe's weight shapes, biases and slopes float32.
-    """
-    return {
-        "version": _STATE_VERSION,
-        "name": plan.name,
-        "rounded": plan.rounded,
-        "inputs": {name: list(shape) for name, shape in plan.inputs.items()},
-        # Lists, as a store may sort a dict's keys: the order of inputs and outputs is part of the contract.
-        "input_order": list(plan.inputs),
-        "outputs": [[name, blob] for name, blob in plan.outputs.items()],
-        "operations": [_state_of(operation) for operation in plan.operations],
-        "blobs": {
-            name: {
-                "shape": list(blob.shape),
-                "width": blob.width,
-                "z": {str(bits): z for bits, z in blob.z.items()},
-            }
-            for name, blob in plan.blobs.items()
-        },
-    }
-
-
-def plan_from(state: Mapping[str, Any]) -> Plan:
-    """Rebuild the plan that `state_of` described.
-
-    Raises:
-        KilnError: of another version, or damaged.
-    """
-    if state.get("version") != _STATE_VERSION:
-        raise KilnError(
-            "was made for another engine",
-            value=state.get("version"),
-            limit=_STATE_VERSION,
-            hint="map the network again",
-        )
-    try:
-        operations = tuple(_operation_from(operation) for operation in state["operations"])
-        check_supported([operation.step for operation in operations])
-        return Plan(
-            state["name"],
-            {name: list(state["inputs"][name]) for name in state["input_order"]},
-            dict(state["outputs"]),
-            operations,
-            {
-                name: Blob(
-                    tuple(blob["shape"]), blob["width"], {int(bits): z for bits, z in blob["z"].items()}
-                )
-                for name, blob in state["blobs"].items()
-            },
-            state["rounded"],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise KilnError(f"the engine's state is damaged: {error!r}", hint="map the network again") from error
