@@ -27,16 +27,29 @@ class Input:
     colour: str
     mean: tuple[float, float, float]
     scale: tuple[float, float, float]
+    resize: str = "letterbox"
 
 
 @dataclass(frozen=True)
 class Priors:
-    """Anchors: per level the box sides in pixels and the step in pixels; variances of centre and size."""
+    """Anchors: per level the box sides in pixels and the step in pixels; variances of centre and size.
+
+    `centre` is the distance of their centres, see `facekiln.vision.priors.make_priors`.
+    """
 
     min_sizes: tuple[tuple[float, ...], ...]
     steps: tuple[int, ...]
     variances: tuple[float, float]
     clip: bool = False
+    centre: str = "step"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The square cut for a landmark model: side over the box's longer side, share above the box's centre."""
+
+    side: float
+    above: float
 
 
 @dataclass(frozen=True)
@@ -47,11 +60,12 @@ class Decode:
     nms_iou: float = 0.4
     top_k: int = 5000
     keep: int = 750
+    extent: int = 1
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published checkpoint, pinned."""
+    """One published file, pinned: a checkpoint, or the ONNX file of a model that is born as one."""
 
     url: str
     sha256: str
@@ -85,6 +99,8 @@ class Model:
     recipe: str | None = None
     published: Published | None = None
     local: Local | None = None
+    crop: Crop | None = None
+    born: str = "checkpoint"
 
     def size(self, label: str) -> tuple[int, int]:
         """Return (height, width) of a size label.
@@ -101,6 +117,7 @@ class Model:
             "options": dict(self.options),
             "input": asdict(self.input),
             "priors": asdict(self.priors) if self.priors else None,
+            "crop": asdict(self.crop) if self.crop else None,
         }
 
     def digest(self, *fields: str) -> str:
@@ -251,7 +268,14 @@ def _model(path: Path) -> Model:
     if isinstance(raw, dict) and isinstance(raw.get("sizes"), dict):
         raw["sizes"] = {str(label): shape for label, shape in raw["sizes"].items()}
     value = {key: _tuples(item) for key, item in check(raw, "model", path).items()}
-    sections = {"input": Input, "priors": Priors, "decode": Decode, "published": Published, "local": Local}
+    sections = {
+        "input": Input,
+        "priors": Priors,
+        "crop": Crop,
+        "decode": Decode,
+        "published": Published,
+        "local": Local,
+    }
     for key, section in sections.items():
         if key in value:
             value[key] = section(**{name: _tuples(item) for name, item in value[key].items()})

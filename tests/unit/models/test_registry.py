@@ -19,7 +19,7 @@ def model(root: Path) -> Model:
 
 def test_every_declared_model_has_a_network(root: Path) -> None:
     for model in load_config(root / "config").models.values():
-        assert model.network in NETWORKS
+        assert model.born == "onnx" or model.network in NETWORKS
 
 
 def test_builds_in_training_mode_with_the_declared_slope(model: Model) -> None:

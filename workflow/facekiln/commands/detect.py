@@ -110,7 +110,7 @@ def _faces_in(
     from facekiln.vision.detect import faces_from_outputs
     from facekiln.vision.preprocess import fit
 
-    fitted, how = fit(image, size or image.shape[:2], "letterbox" if size else "original")
+    fitted, how = fit(image, size or image.shape[:2], model.input.resize if size else "original")
     height, width = fitted.shape[:2]
     try:
         outputs = stage.run(fitted)

@@ -45,8 +45,8 @@ def faces_from_outputs(
 ) -> Faces:
     """Turn a detector's outputs for one picture into faces.
 
-    The order is Pytorch_Retinaface's: score above the threshold, the `top_k` best, NMS (its pixel convention:
-    `facekiln.vision.nms`), the `keep` best. A prior whose values are not finite is no face.
+    The order is Pytorch_Retinaface's: score above the threshold, the `top_k` best, NMS
+    (`extent`: `facekiln.vision.nms`), the `keep` best. A prior whose values are not finite is no face.
 
     Args:
         outputs: by name, float32 [1, N, 4], [1, N, 2] (background, face; after softmax) and, where the model
@@ -78,7 +78,7 @@ def faces_from_outputs(
     )
     finite = np.isfinite(boxes).all(axis=1)
     chosen, boxes = chosen[finite], boxes[finite]
-    kept = nms(boxes, scores[chosen], decode.nms_iou)[: decode.keep]
+    kept = nms(boxes, scores[chosen], decode.nms_iou, decode.extent)[: decode.keep]
     faces = chosen[kept]
     offsets = by_role["landmarks"][faces] if "landmarks" in by_role else np.zeros((len(faces), 0), np.float32)
     points = decode_landmarks(offsets, priors[faces], model.priors.variances) * pixels
