@@ -66,3 +66,14 @@ def centre_gap(priors: Priors, size: tuple[int, int]) -> float:
         for cells, side in zip(level, size, strict=True)
     ]
     return float(max(gaps, default=0.0))
+
+
+def centre_note(priors: Priors, size: tuple[int, int]) -> str | None:
+    """Return what to mind about the centres at one size, in words; None where both rules agree there."""
+    gap = centre_gap(priors, size)
+    if gap == 0.0:
+        return None
+    ours, other = ("even spacing", "nominal steps")
+    if priors.centre == "step":
+        ours, other = other, ours
+    return f"centres are by {ours}; {other} would move boxes by up to {gap:g} pixels, without another sign"
