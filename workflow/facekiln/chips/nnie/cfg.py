@@ -192,7 +192,7 @@ def _notes(config: MapperConfig, given: set[str]) -> list[str]:
     scaled = any(group.norm_type in USES_SCALE for group in config.inputs)
     if scaled and "data_scale" not in given:
         return ["[data_scale] is not given: the mapper uses 0.00390625 = 1/256, which is not 1/255"]
-    if not scaled and "data_scale" in given:
+    if not scaled and config.data_scale != DEFAULT_SCALE:
         return ["[data_scale] is given, but no [norm_type] uses it"]
     return []
 
