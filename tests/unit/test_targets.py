@@ -87,3 +87,13 @@ def test_unclaimed_is_what_no_output_matches() -> None:
     assert not free.fullmatch("onnx/a")
     assert free.fullmatch("nnie/a.wk")
     assert free.fullmatch("nnie/a_1.wk.more")
+
+
+def test_model_born_as_onnx_has_no_checkpoint_and_its_onnx_no_parent(targets: Targets) -> None:
+    assert re.fullmatch(targets.models_born_as("onnx"), "ghostone")
+    assert not re.fullmatch(targets.models_born_as("checkpoint"), "ghostone")
+    with pytest.raises(KilnError, match=r"born: is born as onnx: it has no checkpoint"):
+        targets.checkpoint("ghostone")
+    with pytest.raises(KilnError, match="it has no checkpoint"):
+        targets.parent_of("onnx/ghostone_112.onnx")
+    assert targets.parent_of("onnx/ghostone_112.sim.onnx") == "results/onnx/ghostone_112.onnx"

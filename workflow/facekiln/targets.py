@@ -68,8 +68,20 @@ class Targets:
         declared = self.config.model(model)
         if size is not None:
             declared.size(size)
+        if declared.born != "checkpoint":
+            raise KilnError(
+                f"is born as {declared.born}: it has no checkpoint",
+                file=f"config/models/{model}.yaml",
+                where="born",
+                hint=f"start from {RESULTS}/onnx/{model}_{next(iter(declared.sizes))}.onnx",
+            )
         self.config.weights_of(model)
         return f"{RESULTS}/checkpoints/{model}.pth"
+
+    def models_born_as(self, stage: str) -> str:
+        """Return a regular expression for the models that are born as `checkpoint` or `onnx`."""
+        names = [name for name, model in self.config.models.items() if model.born == stage]
+        return "|".join(map(re.escape, names)) or "(?!)"
 
     def checkpoint_of(self, wildcards: Wildcards) -> str:
         """Return the checkpoint of a rule's `model`, its `size` being known (see `checkpoint`)."""
@@ -123,7 +135,9 @@ class Targets:
         for pattern, parent in PARENTS.items():
             wildcards = matching(pattern, artifact)
             if wildcards:
-                self.checkpoint(**wildcards)
+                self.config.model(wildcards["model"]).size(wildcards["size"])
+                if parent.startswith("checkpoints/"):
+                    self.checkpoint(**wildcards)
                 return f"{RESULTS}/{parent.format(**wildcards)}"
         raise KilnError(
             f"'{artifact}' has no parent to be compared with",

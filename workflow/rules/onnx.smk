@@ -25,6 +25,8 @@ rule export_onnx:
         "results/onnx/{model}_{size}.onnx",
     log:
         "logs/onnx/{model}_{size}.export.log",
+    wildcard_constraints:
+        model=TARGETS.models_born_as("checkpoint"),
     conda:
         ENVIRONMENT
     params:
@@ -34,6 +36,24 @@ rule export_onnx:
     shell:
         "facekiln --log {log} onnx export {input} --model {wildcards.model} --size {wildcards.size}"
         " --opset {params.opset} --output {output}"
+
+
+rule fetch_onnx:
+    output:
+        "results/onnx/{model}_{size}.onnx",
+    log:
+        "logs/onnx/{model}_{size}.fetch.log",
+    wildcard_constraints:
+        model=TARGETS.models_born_as("onnx"),
+    retries: 2
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.models.born_onnx", "facekiln.models.fetch"),
+        declared=declared("sizes", "input", "outputs", "published"),
+        mirror=f"--mirror {KILN.mirror}" if KILN.mirror else "",
+    shell:
+        "facekiln --log {log} onnx fetch --model {wildcards.model} {params.mirror} --output {output}"
 
 
 rule simplify_onnx:
