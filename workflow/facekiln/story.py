@@ -14,7 +14,12 @@ _INDENT = "  "
 
 
 def parity_report_of(artifact: Path) -> Path | None:
-    """Return the parity report of `results/a/b.c`, i.e. `results/parity/a/b.c.json`, where it exists."""
+    """Return the parity report of `results/a/b.c`, i.e. `results/parity/a/b.c.json`, where it exists.
+
+    A prototxt is proved by the report of the caffemodel beside it.
+    """
+    if artifact.suffix == ".prototxt":
+        artifact = artifact.with_suffix(".caffemodel")
     for folder in artifact.parents:
         report = folder / "parity" / f"{artifact.relative_to(folder)}.json"
         if report.is_file():
@@ -34,17 +39,20 @@ def story_of(artifact: Path | str) -> Iterator[str]:
     record = read_record(path)
     if record is None:
         raise KilnError("has no record of how it was made", file=path, hint="rebuild it with its rule")
-    yield from _tell(path, 0, set())
+    yield from _tell(path, 0, {})
 
 
-def _tell(path: Path, depth: int, told: set[Path]) -> Iterator[str]:
+def _tell(path: Path, depth: int, told: dict[str, Path]) -> Iterator[str]:
     pad = _INDENT * depth
     record = read_record(path) if path.exists() else None
     mark = "   EMULATED: no vendor tool made this; no chip runs it" if record and record.emulated else ""
-    if path in told:
-        yield f"{pad}{path}   (told above)"
+    # Files that one command made together have one story.
+    making = f"{record.verb} {record.inputs} {record.settings}" if record else str(path)
+    if making in told:
+        with_what = "" if told[making] == path else f" with {told[making]}"
+        yield f"{pad}{path}   (told above{with_what})"
         return
-    told.add(path)
+    told[making] = path
     yield f"{pad}{path}{mark}"
     pad += _INDENT
     if record is None:
@@ -52,7 +60,7 @@ def _tell(path: Path, depth: int, told: set[Path]) -> Iterator[str]:
         return
     yield from (pad + line for line in _facts(path, record))
     yield from (pad + line for line in _edits(record))
-    yield from (pad + line for line in _parity(path))
+    yield from (pad + line for line in _parity(path, record))
     if record.inputs:
         yield f"{pad}made from:"
     for item in record.inputs:
@@ -69,7 +77,8 @@ def _facts(path: Path, record: Record) -> Iterator[str]:
     )
     tools = ", ".join(f"{name} {version}" for name, version in record.tools.items())
     yield f"by `facekiln {record.verb}` ({tools})"
-    for title, values in (("with", record.settings), ("fact", record.facts)):
+    facts = {key: value for key, value in record.facts.items() if key != "parity"}
+    for title, values in (("with", record.settings), ("fact", facts)):
         for key, value in values.items():
             yield f"{title} {key}: {_short(value)}"
 
@@ -88,28 +97,29 @@ def _edits(record: Record) -> Iterator[str]:
             yield f"{_INDENT}... and {len(edits) - 3} more"
 
 
-def _parity(path: Path) -> Iterator[str]:
+def _parity(path: Path, record: Record) -> Iterator[str]:
     report = parity_report_of(path)
     if report is None:
-        yield "parity: not measured"
+        proof = record.facts.get("parity")
+        yield f"parity with what it was made from: {proof}" if proof else "parity: not measured"
         return
-    told = read_json(report)
-    verdict = "passed" if told["passed"] else "FAILED"
-    yield f"parity with {told['parent']['path']}: {verdict} ({report})"
-    if told["child"]["sha256"] != sha256_of(path):
+    value = read_json(report)
+    verdict = "passed" if value["passed"] else "FAILED"
+    yield f"parity with {value['parent']['path']}: {verdict} ({report})"
+    if value["child"]["sha256"] != sha256_of(path):
         yield f"{_INDENT}NOTE: this report is of an earlier {path.name}"
-    for reader, outputs in told["outputs"].items():
+    for reader, outputs in value["outputs"].items():
         for output, figures in outputs.items():
             cosine, error = figures["cosine"], figures["max_rel"]
             yield f"{_INDENT}{reader} {output}: cosine {cosine:.6f}, max error {error:.2e} of scale"
-    for gate in told["gates"]:
+    for gate in value["gates"]:
         if gate["verdict"] != "passed":
-            value, limit = gate["value"], gate["limit"]
-            yield f"{_INDENT}gate {gate['name']}: {gate['verdict']} ({value:.6g}, limit {limit:.6g})"
+            figure, limit = gate["value"], gate["limit"]
+            yield f"{_INDENT}gate {gate['name']}: {gate['verdict']} ({figure:.6g}, limit {limit:.6g})"
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, (dict, list)) and len(value) > 12:
+    if isinstance(value, (dict, list)) and len(value) > 8:
         return f"{len(value)} entries"
     text = str(value)
     return text if len(text) <= 160 else f"{text[:157]}..."
