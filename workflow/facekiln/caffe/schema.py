@@ -211,5 +211,6 @@ def param_class(layer_type: str) -> Any | None:
     field = PARAM_OF_TYPE.get(layer_type)
     if field is None:
         return None
-    descriptor = _pool().FindMessageTypeByName("caffe.LayerParameter").fields_by_name[field]
-    return message_factory.GetMessageClass(descriptor.message_type)
+    message = _pool().FindMessageTypeByName("caffe.LayerParameter").fields_by_name[field].message_type
+    assert message is not None, f"{field} is no message"
+    return message_factory.GetMessageClass(message)
