@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facekiln.caffe.mnn import run_mnn
+from facekiln.caffe.mnn import MnnNet, run_mnn
 from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.opencv import OpenCvNet, run_opencv
 from facekiln.caffe.reader import read_net
@@ -161,3 +161,38 @@ def test_blobs_inside_and_layers_that_mnn_has_not(tmp_path: Path, net: Net) -> N
     write_net(net, *pair)
     with pytest.raises(KilnError, match=r"(?s)MNN cannot convert.*RReLU"):
         run_mnn(*pair, {"x": X})
+
+
+def agree(net: Net, inputs: dict[str, np.ndarray]) -> None:
+    """Both readers give the same values in the shapes that Caffe has."""
+    pytest.importorskip("MNN")
+    ours, theirs = OpenCvNet(net).run(inputs, net.outputs), MnnNet(net).run(inputs)
+    assert {name: value.shape for name, value in ours.items()} == {
+        name: value.shape for name, value in theirs.items()
+    }
+    assert all(np.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+
+def test_mnn_joins_a_fully_connected_layer_with_flattened_maps() -> None:
+    # PFPLD's pose branch: MNN refuses [N, C, 1, 1] beside [N, C].
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(3, 12)).astype(np.float32), np.zeros(3, np.float32)]
+    net = Net(
+        "n",
+        {"x": [1, 2, 2, 3]},
+        [
+            Layer("rows", "InnerProduct", ["x"], ["rows"], {"num_output": 3}, weights),
+            Layer("flat", "Flatten", ["x"], ["flat"]),
+            Layer("both", "Concat", ["rows", "flat"], ["both"], {"axis": 1}),
+        ],
+    )
+    agree(net, {"x": X})
+
+
+@pytest.mark.parametrize("method", ["MAX", "AVE"])
+@pytest.mark.parametrize(("kernel", "pad"), [(2, 1), (3, 1)])
+def test_mnn_drops_the_window_that_caffe_drops(method: str, kernel: int, pad: int) -> None:
+    # ResNet's first pooling as the converter writes it: MNN alone gives 81 cells for 80 at 640 pixels.
+    x = np.random.default_rng(1).random((1, 3, 9, 10), dtype=np.float32)
+    params = {"pool": method, "kernel_size": kernel, "stride": 2, "pad": pad}
+    agree(Net("n", {"x": [1, 3, 9, 10]}, [Layer("pool", "Pooling", ["x"], ["pool"], params)]), {"x": x})

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.caffe.net import Net
+from facekiln.caffe.geometry import geometry
+from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.opencv import lowered
 from facekiln.caffe.reader import read_net
 from facekiln.caffe.shapes import infer_shapes
@@ -36,7 +37,7 @@ def convert_to_mnn(net: Net, folder: Path) -> Path:
         KilnError: MNN is not installed, or its converter fails.
     """
     prototxt, caffemodel, target = folder / "net.prototxt", folder / "net.caffemodel", folder / "net.mnn"
-    write_net(lowered(net), prototxt, caffemodel)
+    write_net(_as_mnn_reads_it(net), prototxt, caffemodel)
     arguments = ["mnnconvert", "-f", "CAFFE", "--modelFile", caffemodel.name, "--prototxt", prototxt.name]
     arguments += ["--MNNModel", target.name, "--bizCode", "facekiln"]
     done = subprocess.run(
@@ -52,6 +53,52 @@ def convert_to_mnn(net: Net, folder: Path) -> Path:
     if done.returncode or not target.is_file():
         raise KilnError(f"MNN cannot convert the network: {(done.stdout + done.stderr).strip()[-800:]}")
     return target
+
+
+def _as_mnn_reads_it(net: Net) -> Net:
+    """Return the same function in what MNN's reader gets right."""
+    net = lowered(net)
+    shapes = infer_shapes(net)
+    layers: list[Layer] = []
+    for layer in net.layers:
+        if layer.type == "Concat" and all(len(shapes[bottom]) == 2 for bottom in layer.bottoms):
+            layers += _flattened_rows(layer)
+        elif layer.type == "Pooling" and _drops_a_window(layer, shapes):
+            layers += _pooled_then_thinned(layer, shapes[layer.bottoms[0]][1])
+        else:
+            layers.append(layer)
+    return Net(net.name, net.inputs, layers)
+
+
+def _flattened_rows(concat: Layer) -> list[Layer]:
+    """MNN's InnerProduct gives [N, C, 1, 1], but its Flatten [N, C]: flatten all that a Concat joins."""
+    rows = [f"{concat.name}/rows_{place}" for place in range(len(concat.bottoms))]
+    flat = [Layer(row, "Flatten", [bottom], [row]) for row, bottom in zip(rows, concat.bottoms, strict=True)]
+    return [*flat, Layer(concat.name, "Concat", rows, concat.tops, concat.params)]
+
+
+def _drops_a_window(layer: Layer, shapes: Mapping[str, list[int]]) -> bool:
+    """Whether Caffe drops a last window beyond the padding, which MNN keeps."""
+    if layer.params.get("global_pooling"):
+        return False
+    windows = geometry(layer)
+    sides = zip(shapes[layer.bottoms[0]][2:], windows.kernel, windows.stride, windows.pad, strict=True)
+    kept = [-(-(side + 2 * pad - kernel) // stride) + 1 for side, kernel, stride, pad in sides]
+    return kept != shapes[layer.tops[0]][2:]
+
+
+def _pooled_then_thinned(layer: Layer, channels: int) -> list[Layer]:
+    """Pool at stride 1, which leaves nothing to round, and let a 1x1 convolution of ones take every n-th."""
+    windows = geometry(layer)
+    dense = f"{layer.name}/dense"
+    params = {name: value for name, value in layer.params.items() if not name.startswith("stride")}
+    thin: dict[str, Any] = {"num_output": channels, "group": channels, "bias_term": False, "kernel_size": [1]}
+    thin |= {"stride_h": windows.stride[0], "stride_w": windows.stride[1]}
+    ones = np.ones((channels, 1, 1, 1), np.float32)
+    return [
+        Layer(dense, "Pooling", layer.bottoms, [dense], {**params, "stride": 1}),
+        Layer(layer.name, "Convolution", [dense], layer.tops, thin, [ones]),
+    ]
 
 
 class MnnNet:
@@ -102,6 +149,13 @@ class MnnNet:
         tensors = self._interpreter.getSessionOutputAll(self._session)
         result: Arrays = {}
         for name in wanted:
+            if np.prod(tensors[name].getShape()) != np.prod(self._shapes[name]):
+                raise KilnError(
+                    f"MNN computes another shape for blob '{name}', or cannot run what leads to it",
+                    value=list(tensors[name].getShape()),
+                    limit=self._shapes[name],
+                    hint="run the network with OpenCV instead; MNN's own words stand above",
+                )
             host = self._host(np.zeros(tuple(tensors[name].getShape()), np.float32))
             tensors[name].copyToHostTensor(host)
             result[name] = np.array(host.getNumpyData(), np.float32).reshape(self._shapes[name])
