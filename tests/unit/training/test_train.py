@@ -20,10 +20,12 @@ from facekiln.models.registry import build_network
 from facekiln.training.train import train_checkpoint
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 def test_two_runs_give_the_same_bytes_whatever_the_file_is_called(
-    model: Model, raw_recipe: dict[str, Any], tmp_path: Path
+    model: Model, raw_recipe: dict[str, Any], tmp_path: Path, threads: int
 ) -> None:
     """torch.save writes a file's name into the archive; a checkpoint must not depend on it."""
+    raw_recipe["threads"] = threads
     paths = [tmp_path / "one.pth", tmp_path / "another_name.pth"]
     metrics = [train_checkpoint(model, raw_recipe, path) for path in paths]
     assert paths[0].read_bytes() == paths[1].read_bytes()
