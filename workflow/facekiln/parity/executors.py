@@ -7,7 +7,7 @@ order or shape the stage has inside. `trace` gives the tensors on the way, for f
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -68,12 +68,25 @@ class TorchStage:
         return self._forward(picture)
 
     def trace(self, picture: Picture) -> Arrays:
-        """See `Stage.trace`; tensors are named by the path of the module that made them."""
+        """See `Stage.trace`; tensors are named by the path of the module that made them.
+
+        A convolution has the value after its batch norm, as exporters fold the two into one node. A module
+        that runs several times has no name of its own for each, and is left out.
+        """
+        from torch import nn
+
         traced: Arrays = {}
+        calls: Counter[str] = Counter()
+        last: tuple[str, Any] = ("", None)
 
         def keep(path: str) -> Any:
-            def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+                nonlocal last
+                calls[path] += 1
                 traced[path] = output.numpy().copy()
+                if isinstance(module, nn.BatchNorm2d) and inputs[0] is last[1]:
+                    traced[last[0]] = traced[path]
+                last = (path, output)
 
             return hook
 
@@ -84,7 +97,7 @@ class TorchStage:
         finally:
             for handle in handles:
                 handle.remove()
-        return {**_after_batch_norm(traced), **outputs}
+        return {**{path: value for path, value in traced.items() if calls[path] == 1}, **outputs}
 
     def name_in_parent(self, _tensor: str) -> str | None:
         """A checkpoint has no parent."""
@@ -96,18 +109,6 @@ class TorchStage:
         with torch.inference_mode():
             outputs = self._network(torch.from_numpy(to_tensor(picture, self._model.input)))
         return {name: value.numpy() for name, value in zip(self._model.outputs, outputs, strict=True)}
-
-
-def _after_batch_norm(traced: Arrays) -> Arrays:
-    """Give a convolution the value after its batch norm, as exporters fold the two into one node."""
-    names = list(traced)
-    folded = dict(traced)
-    for first, second in itertools.pairwise(names):
-        parent, _, index = first.rpartition(".")
-        follows = index.isdigit() and second == f"{parent}.{int(index) + 1}"
-        if follows and traced[first].shape == traced[second].shape:
-            folded[first] = traced[second]
-    return folded
 
 
 class TorchScriptStage:
