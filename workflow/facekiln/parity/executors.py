@@ -23,7 +23,6 @@ from facekiln.vision.preprocess import to_tensor
 
 if TYPE_CHECKING:
     import onnx
-    import torch
 
 Picture = NDArray[np.uint8]
 Arrays = dict[str, NDArray[np.float32]]
