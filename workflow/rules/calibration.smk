@@ -12,7 +12,7 @@ rule make_calibration:
         ENVIRONMENT
     params:
         code=fingerprint("facekiln.data.calibration"),
-        declared=declared("sizes"),
+        declared=declared("sizes", "input"),
         chosen=KILN.calibration,
     shell:
         "facekiln --log {log} calibration make --model {wildcards.model} --size {wildcards.size}"

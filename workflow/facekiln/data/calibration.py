@@ -16,7 +16,7 @@ FACTS = "calibration.json"
 
 
 def make_calibration(
-    folder: Path, model: Model, label: str, *, source: str, count: int, seed: int, policy: str = "letterbox"
+    folder: Path, model: Model, label: str, *, source: str, count: int, seed: int
 ) -> dict[str, object]:
     """Write `images/*.png` (uint8 BGR, [H, W, 3]), `list.txt` and `calibration.json` into a folder.
 
@@ -25,12 +25,11 @@ def make_calibration(
 
     Args:
         folder: replaced whole on success, untouched on failure.
-        model: whose input size is meant.
+        model: whose input size is meant, and how a picture is brought to it.
         label: the size's label.
         source: "procedural" or a folder of pictures.
         count: how many pictures; all where the folder holds fewer (told in the log).
         seed: decides which.
-        policy: how a picture is fitted to the network's size, see `facekiln.vision.preprocess.fit`.
 
     Returns:
         The facts, as written to `calibration.json`.
@@ -38,7 +37,7 @@ def make_calibration(
     Raises:
         KilnError: a picture cannot be read, the folder is empty, or the disk is full.
     """
-    size = model.size(label)
+    size, policy = model.size(label), model.input.resize
     listed: list[dict[str, str]] = []
     with (
         atomic_folder(folder) as part,

@@ -21,9 +21,11 @@ from facekiln.vision.detect import Faces, faces_from_outputs
 from facekiln.vision.preprocess import fit
 
 
-def choose_pictures(source: str, count: int, seed: int, size: tuple[int, int]) -> list[tuple[str, Picture]]:
+def choose_pictures(
+    source: str, count: int, seed: int, size: tuple[int, int], policy: str
+) -> list[tuple[str, Picture]]:
     """Return named pictures fitted to the network's size (see `facekiln.data.pictures`)."""
-    return [(name, fit(image, size, "letterbox")[0]) for name, image in pictures(source, count, seed, size)]
+    return [(name, fit(image, size, policy)[0]) for name, image in pictures(source, count, seed, size)]
 
 
 def _limits(precision: str, reader: str, gates: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def compare(
     """
     gates_of = config.parity["gates"]
     parent = open_stage(parent_path, model, config)
-    chosen = choose_pictures(source, count, seed, model.size(label))
+    chosen = choose_pictures(source, count, seed, model.size(label), model.input.resize)
     readers = _readers(child_path)
     report: dict[str, Any] = {
         "parent": {"path": str(parent_path), "sha256": sha256_of(parent_path), "runs_in": parent.name},
