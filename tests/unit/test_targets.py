@@ -54,6 +54,14 @@ def test_size_that_is_no_multiple_of_32_is_refused_with_the_reason(targets: Targ
     targets.check_size_for_chip("nnie", "retinaface", "640")
 
 
+@pytest.mark.parametrize(("model", "size"), [("ulfd_rfb_320", "320"), ("ghostone", "112"), ("pfpld", "112")])
+def test_networks_that_upsample_nothing_take_any_size(targets: Targets, model: str, size: str) -> None:
+    # 240x320 and 112x112 are no multiples of 32; nothing is cropped in these networks.
+    targets.check_size_for_chip("nnie", model, size)
+    with pytest.raises(KilnError, match="unknown size of model"):
+        targets.check_size_for_chip("nnie", model, "100")
+
+
 def test_models_with_no_weights_of_a_kind_match_nothing(targets: Targets) -> None:
     assert not re.fullmatch(targets.models_with("local"), "retinaface")
     assert re.fullmatch(targets.models_with("synthetic"), "retinaface")

@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 
 from facekiln.config import Config, known
 from facekiln.errors import KilnError
+from facekiln.models.registry import UPSAMPLING
 
 RESULTS = "results"
 
@@ -103,10 +104,14 @@ class Targets:
         """Check that a chip's tools take a model's input size.
 
         Raises:
-            KilnError: unknown model or size, or a side that is no multiple of the chip's `size_multiple`.
+            KilnError: unknown model or size, or, where the network upsamples maps, a side that is no multiple
+                of the chip's `size_multiple`.
         """
-        multiple = int(self.config.chips[chip]["size_multiple"])
         declared = self.config.model(model)
+        if declared.network not in UPSAMPLING:
+            declared.size(size)
+            return
+        multiple = int(self.config.chips[chip]["size_multiple"])
         if size not in declared.sizes and int(size) % multiple:
             raise KilnError(
                 f"size {size} is not a multiple of {multiple}",

@@ -76,6 +76,9 @@ NETWORKS: Mapping[str, Callable[[Model], nn.Module]] = {
     "pfpld": _pfpld,
 }
 
+# Networks that add upsampled maps to others: sides that are no multiple of the largest step would need a Crop.
+UPSAMPLING = frozenset({"retinaface_mobilenet025", "retinaface_resnet50"})
+
 
 def _check_priors(model: Model, steps: Sequence[int], anchors: Sequence[int]) -> None:
     """Refuse priors that the network's heads are not made for."""
