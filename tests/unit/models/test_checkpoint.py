@@ -246,14 +246,19 @@ VARIANTS = {
     "retinaface": "retinaface_mnet025.pth",
     "retinaface_1mb": "retinaface_1mb_mnet025.pth",
 }
+PUBLISHED = VARIANTS | {
+    "slim_1mb": "retinaface_1mb_slim.pth",
+    "rfb_1mb": "retinaface_1mb_rfb.pth",
+    **{name: f"{name}.pth" for name in ("ulfd_slim_320", "ulfd_rfb_320", "ulfd_slim_640", "ulfd_rfb_640")},
+}
 
 
 @pytest.mark.published
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_file_loads_into_its_own_model_without_a_word(
     name: str, mirror: Callable[[str], Path], config: Config, messages: list[str]
 ) -> None:
-    network = load_network(mirror(VARIANTS[name]), config.model(name), config)
+    network = load_network(mirror(PUBLISHED[name]), config.model(name), config)
     assert not network.training
     assert messages == []
 
@@ -271,6 +276,36 @@ def test_a_published_file_loads_into_no_other_model(
     build_network(config.model(name)).load_state_dict(read_state(path)[0], strict=True)
     with pytest.raises(KilnError, match=rf"published checkpoint of '{owner}'.*(\n.*)build '{owner}'"):
         load_network(path, config.model(name), config)
+
+
+@pytest.mark.published
+def test_a_file_of_the_other_size_loads_with_a_warning(
+    mirror: Callable[[str], Path], config: Config, messages: list[str]
+) -> None:
+    # ULFD's 320 and 640 networks and priors are the same; only the weights differ.
+    load_network(mirror("ulfd_rfb_640.pth"), config.model("ulfd_rfb_320"), config)
+    assert len(messages) == 1
+    assert "is the published checkpoint of 'ulfd_rfb_640'; that of 'ulfd_rfb_320' is another" in messages[0]
+
+
+@pytest.mark.published
+@pytest.mark.parametrize("other", ["ulfd_slim_320", "slim_1mb", "rfb_1mb", "retinaface"])
+def test_a_file_of_another_network_is_refused(
+    mirror: Callable[[str], Path], config: Config, other: str
+) -> None:
+    with pytest.raises(KilnError, match=r"network: \w+, not ulfd_rfb"):
+        load_network(mirror("ulfd_rfb_320.pth"), config.model(other), config)
+
+
+@pytest.mark.parametrize(
+    "name", ["retinaface_r50", "slim_1mb", "rfb_1mb", "ulfd_slim_320", "ulfd_rfb_640", "pfpld"]
+)
+def test_every_network_takes_a_training_archive_with_prefixes(config: Config, name: str) -> None:
+    torch.manual_seed(0)
+    state = build_network(config.model(name)).state_dict()
+    wrapped = {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 80}
+    network = network_from(parse_checkpoint(saved(wrapped), "x.pth.tar"), config.model(name), config)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
 def test_each_key_that_differs_is_named_with_both_values(config: Config) -> None:

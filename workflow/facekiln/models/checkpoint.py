@@ -248,6 +248,13 @@ def check_identity(checkpoint: Checkpoint, model: Model, config: Config) -> None
                 file=checkpoint.name,
                 hint="train it again (remove it and run its rule), or set the declaration back",
             )
+    if owners and model.published and checkpoint.sha256 != model.published.sha256:
+        log.warning(
+            "%s: is the published checkpoint of '%s'; that of '%s' is another, for the same declaration",
+            checkpoint.name,
+            owners[0].name,
+            model.name,
+        )
     pinned = model.local is not None and model.local.sha256 == checkpoint.sha256
     if not owners and checkpoint.meta is None and not pinned:
         log.warning(

@@ -76,7 +76,7 @@ NETWORKS: Mapping[str, Callable[[Model], nn.Module]] = {
     "pfpld": _pfpld,
 }
 
-# Networks that add upsampled maps to others: other sides than multiples of the largest step would need a Crop.
+# Networks that add upsampled maps to others: sides that the largest step does not divide would need a Crop.
 UPSAMPLING = frozenset({"retinaface_mobilenet025", "retinaface_resnet50"})
 
 
