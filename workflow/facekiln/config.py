@@ -17,6 +17,8 @@ from facekiln.errors import KilnError
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 DEFAULT_FOLDER = Path("config")
+# The section of a model's file that each kind of weights needs.
+WEIGHTS_SECTION = {"synthetic": "recipe", "published": "published", "local": "local"}
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class Config:
         """
         declared = self.model(model)
         kind = declared.weights or self.weights
-        section = {"synthetic": "recipe", "published": "published", "local": "local"}[kind]
+        section = WEIGHTS_SECTION[kind]
         if getattr(declared, section) is None:
             raise KilnError(
                 f"weights are '{kind}' but the model has no '{section}'",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from facekiln.config import Config, known
+from facekiln.config import WEIGHTS_SECTION, Config, known
 from facekiln.errors import KilnError
 from facekiln.models.registry import UPSAMPLING
 
@@ -56,7 +56,7 @@ class Targets:
         names = [
             name
             for name, model in self.config.models.items()
-            if (model.weights or self.config.weights) == weights and getattr(model, _SECTION[weights])
+            if (model.weights or self.config.weights) == weights and getattr(model, WEIGHTS_SECTION[weights])
         ]
         return "|".join(map(re.escape, names)) or "(?!)"
 
@@ -170,9 +170,6 @@ class Targets:
             hint=f"names in {RESULTS}/{folder}/ are: {', '.join(forms)}; "
             f"models: {', '.join(self.config.models)}",
         )
-
-
-_SECTION = {"synthetic": "recipe", "published": "published", "local": "local"}
 
 
 def plain_pattern(output: str) -> str:

@@ -36,7 +36,7 @@ rule fetch_checkpoint:
         code=fingerprint("facekiln.models.fetch", "facekiln.models.checkpoint"),
         declared=declared("network", "options", "input", "priors", "published", "local"),
         weights=lambda wc: KILN.weights_of(wc.model),
-        mirror=f"--mirror {KILN.mirror}" if KILN.mirror else "",
+        mirror=MIRROR,
     shell:
         "facekiln --log {log} checkpoint fetch --model {wildcards.model} --weights {params.weights}"
         " {params.mirror} --output {output}"

@@ -32,5 +32,6 @@ def declared(*fields):
 
 KILN = or_stop(load_config, "config", config)
 TARGETS = Targets(KILN)
+MIRROR = f"--mirror {KILN.mirror}" if KILN.mirror else ""
 # What `--sdm conda` makes; in an activated virtual environment it is not used.
 ENVIRONMENT = workflow.source_path("../../envs/facekiln.yaml")

@@ -51,7 +51,7 @@ rule fetch_onnx:
     params:
         code=fingerprint("facekiln.models.born_onnx", "facekiln.models.fetch"),
         declared=declared("sizes", "input", "outputs", "published"),
-        mirror=f"--mirror {KILN.mirror}" if KILN.mirror else "",
+        mirror=MIRROR,
     shell:
         "facekiln --log {log} onnx fetch --model {wildcards.model} {params.mirror} --output {output}"
 

@@ -46,10 +46,10 @@ class Call:
         return [self.graph.constant(blob * np.float32(self.gain)) for blob in self.step.blobs]
 
 
-def _convolution(call: Call) -> list[str]:
+def _windowed(call: Call, operator: str) -> list[str]:
     g = geometry(call.step.layer)
     value = call.graph.node(
-        "Conv",
+        operator,
         *call.inputs,
         *call.scaled_blobs(),
         group=int(call.step.params.get("group", 1)),
@@ -59,21 +59,14 @@ def _convolution(call: Call) -> list[str]:
         dilations=g.dilation,
     )
     return [value]
+
+
+def _convolution(call: Call) -> list[str]:
+    return _windowed(call, "Conv")
 
 
 def _deconvolution(call: Call) -> list[str]:
-    g = geometry(call.step.layer)
-    value = call.graph.node(
-        "ConvTranspose",
-        *call.inputs,
-        *call.scaled_blobs(),
-        group=int(call.step.params.get("group", 1)),
-        kernel_shape=g.kernel,
-        strides=g.stride,
-        pads=[*g.pad, *g.pad],
-        dilations=g.dilation,
-    )
-    return [value]
+    return _windowed(call, "ConvTranspose")
 
 
 def _inner_product(call: Call) -> list[str]:
