@@ -1,0 +1,1 @@
+"""Predictions of a stage on a whole dataset, as an artifact."""
