@@ -67,6 +67,12 @@ def test_what_is_compared_is_not_in_the_id(change: dict[str, Any]) -> None:
     assert _stamp(**change).id() == _stamp().id()
 
 
+def test_what_the_evaluator_was_told_is_in_the_id() -> None:
+    told = stamp_of(META, task="voc_ap", evaluator="voc", evaluator_version="1", settings="IoU from 0.6")
+    assert told.id() != _stamp().id()
+    assert "IoU from 0.6" in told.words()
+
+
 def test_an_integer_threshold_is_the_same_protocol() -> None:
     assert _stamp(nms_iou=1).id() == _stamp(nms_iou=1.0).id()
 

@@ -47,6 +47,7 @@ class Stamp:
         keep: detections that leave it.
         extent: 1 where a box from 3 to 3 is one pixel wide in the suppression, else 0.
         boxes: how corners were written: "float", "truncate" or "floor_ceil".
+        settings: what else the evaluator was told, in words; empty where it has nothing to be told.
     """
 
     task: str
@@ -64,6 +65,7 @@ class Stamp:
     keep: int
     extent: int
     boxes: str
+    settings: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
@@ -81,6 +83,7 @@ class Stamp:
             f"({self.images} pictures); {self.resize} {size}, {self.interpolation}; score from "
             f"{self.score_threshold:g}, NMS {self.nms_iou:g}{' (+1)' if self.extent else ''}, "
             f"top {self.top_k}, keep {self.keep}; {self.boxes} boxes"
+            f"{f'; {self.settings}' if self.settings else ''}"
         )
 
     def differences(self, other: Stamp) -> dict[str, tuple[Any, Any]]:
@@ -111,7 +114,13 @@ class Evaluation:
 
 
 def stamp_of(
-    meta: Mapping[str, Any], *, task: str, evaluator: str, evaluator_version: str, boxes: str = "float"
+    meta: Mapping[str, Any],
+    *,
+    task: str,
+    evaluator: str,
+    evaluator_version: str,
+    boxes: str = "float",
+    settings: str = "",
 ) -> Stamp:
     """Return the stamp of an evaluation of predictions with this `meta` (see `facekiln.predictions`).
 
@@ -123,6 +132,7 @@ def stamp_of(
         "evaluator": evaluator,
         "evaluator_version": evaluator_version,
         "boxes": boxes,
+        "settings": settings,
     }
     wanted = [field.name for field in fields(Stamp) if field.name not in own]
     _all_there(meta, wanted)

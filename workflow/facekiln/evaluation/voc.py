@@ -35,6 +35,7 @@ def average_precision(
     detections: Sequence[tuple[Floats, Floats]],
     truths: Sequence[Floats],
     *,
+    ignored: Sequence[NDArray[np.bool_]] | None = None,
     iou: float = 0.5,
     sizes: tuple[float, float] | None = None,
 ) -> Precision:
@@ -46,6 +47,7 @@ def average_precision(
     Args:
         detections: per picture boxes [n,4] (x1, y1, x2, y2, pixels) and scores [n].
         truths: per picture boxes [m,4].
+        ignored: per picture bool [m], truths that are neither to be found nor wrong to find; None for none.
         iou: least overlap, no pixel added to sides.
         sizes: count only truths whose longer side is in [low, high); detections that match others, or match
             nothing and have another size themselves, are neither right nor wrong (COCO's rule of areas).
@@ -53,8 +55,9 @@ def average_precision(
     scores: list[float] = []
     right: list[bool] = []
     total = found = 0
-    for (boxes, values), faces in zip(detections, truths, strict=True):
-        counted = _of_size(faces, sizes)
+    left_out = ignored if ignored is not None else [np.zeros(len(faces), bool) for faces in truths]
+    for (boxes, values), faces, ignore in zip(detections, truths, left_out, strict=True):
+        counted = _of_size(faces, sizes) & ~ignore
         total += int(counted.sum())
         free = np.ones(len(faces), bool)
         overlap = iou_matrix(boxes, faces)

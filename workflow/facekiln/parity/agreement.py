@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from facekiln.vision.detect import Faces
-from facekiln.vision.nms import iou_matrix
+from facekiln.vision.nms import best_pairs
 
 # A face is lost or invented only if its score crosses the threshold by more than this; rounding alone would
 # else fail a picture with a face at the threshold.
@@ -51,7 +50,7 @@ def agreement(pairs: list[tuple[Faces, Faces]], threshold: float, iou: float = 0
     for parent, child in pairs:
         own, others = parent.scores >= threshold, child.scores >= threshold
         parents, children = parents + int(own.sum()), children + int(others.sum())
-        for row, column, overlap in _matches(parent, child, iou):
+        for row, column, overlap in best_pairs(parent.boxes, child.boxes, iou):
             found += bool(own[row])
             confirmed += bool(others[column])
             if own[row] or others[column]:
@@ -63,14 +62,3 @@ def agreement(pairs: list[tuple[Faces, Faces]], threshold: float, iou: float = 0
         invented=(children - confirmed) / children if children else 0.0,
         mean_iou=float(np.mean(ious)) if ious else 1.0,
     )
-
-
-def _matches(parent: Faces, child: Faces, iou: float) -> Iterator[tuple[int, int, float]]:
-    if not len(parent) or not len(child):
-        return
-    overlaps = iou_matrix(parent.boxes, child.boxes)
-    while overlaps.max() >= iou:
-        row, column = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
-        yield int(row), int(column), float(overlaps[row, column])
-        overlaps[row, :] = -1
-        overlaps[:, column] = -1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,3 +56,21 @@ def nms(boxes: Floats, scores: Floats, iou: float, extent: float = 1.0) -> NDArr
         kept.extend(survivors)
         order = order[~(iou_matrix(boxes[survivors], boxes[order], extent) > iou).any(axis=0)]
     return np.asarray(kept, dtype=np.int64)
+
+
+def best_pairs(a: Floats, b: Floats, iou: float) -> Iterator[tuple[int, int, float]]:
+    """Yield pairs of boxes of two sets, each box used once, best overlaps first: index in `a`, in `b`, IoU.
+
+    Args:
+        a: corner boxes [n, 4].
+        b: corner boxes [m, 4].
+        iou: least IoU of a pair.
+    """
+    if not len(a) or not len(b):
+        return
+    overlaps = iou_matrix(a, b)
+    while overlaps.max() >= iou:
+        row, column = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
+        yield int(row), int(column), float(overlaps[row, column])
+        overlaps[row, :] = -1
+        overlaps[:, column] = -1
