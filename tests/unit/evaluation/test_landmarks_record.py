@@ -1,0 +1,142 @@
+"""Landmark predictions against drawn scenes, whose 98 points and poses are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facekiln.data.procedural_set import procedural_set
+from facekiln.data.sample import Listing, Sample
+from facekiln.errors import KilnError
+from facekiln.evaluation.landmarks_record import evaluate_landmarks
+from facekiln.predictions.store import Predictions
+
+SCENES = procedural_set("procedural", 6, seed=5, size=(160, 200))
+SAMPLES = [SCENES[index] for index in range(6)]
+LISTED = Listing.of("procedural", SAMPLES)
+
+
+def _predicted(
+    change: Callable[[np.ndarray, Sample], np.ndarray] = lambda points, _: points, **more: Any
+) -> Predictions:
+    points = [change(sample.landmarks.points.copy(), sample) for sample in SAMPLES if sample.landmarks]
+    boxes = np.concatenate([sample.boxes for sample in SAMPLES]).astype(np.float32)
+    return Predictions(
+        images=tuple(SCENES.sources),
+        counts=np.array([len(sample) for sample in SAMPLES], np.int64),
+        boxes=boxes,
+        scores=np.ones(len(boxes), np.float32),
+        points=np.concatenate(points).astype(np.float32),
+        pose=more.pop("pose", np.concatenate([s.pose for s in SAMPLES]).astype(np.float32)),
+        meta={"artifact": "onnx/x.onnx"},
+    )
+
+
+def test_exact_points_have_no_error() -> None:
+    figures = evaluate_landmarks(_predicted(), LISTED)
+    assert figures.results["nme"] < 1e-6
+    assert figures.results["failure_rate"] == 0
+    assert figures.results["auc"] > 0.999
+    assert figures.results["pose_mae_deg"] < 1e-4
+    assert figures.details["counts"]["faces"] == sum(map(len, SAMPLES)) > 5
+    assert figures.details["scheme"] == "98"
+
+
+def test_a_known_shift_gives_the_known_nme() -> None:
+    def shift(points: np.ndarray, _: Sample) -> np.ndarray:
+        ocular = np.linalg.norm(points[:, 60] - points[:, 72], axis=1)
+        return points + 0.05 * ocular[:, None, None] * np.array([0.6, 0.8])
+
+    figures = evaluate_landmarks(_predicted(shift), LISTED)
+    assert figures.results["nme"] == pytest.approx(0.05, abs=1e-5)
+    assert figures.results["nme_inter_ocular"] == figures.results["nme"]
+    assert figures.results["failure_rate"] == 0
+    assert figures.results["auc"] == pytest.approx(0.5, abs=2e-3)
+    assert evaluate_landmarks(_predicted(shift), LISTED, limit=0.04).results["failure_rate"] == 1.0
+
+
+def test_the_chosen_normaliser_is_the_main_figure() -> None:
+    shifted = _predicted(lambda points, _: points + 2.0)
+    by_box = evaluate_landmarks(shifted, LISTED, kind="box")
+    assert by_box.results["nme"] == by_box.results["nme_box"] < by_box.results["nme_inter_ocular"]
+    assert by_box.details["normaliser"] == "box"
+
+
+def test_pose_error_is_in_degrees() -> None:
+    pose = np.concatenate([sample.pose for sample in SAMPLES]).astype(np.float32)
+    pose += np.radians([1.0, 2.0, 6.0]).astype(np.float32)
+    results = evaluate_landmarks(_predicted(pose=pose), LISTED).results
+    assert results["yaw_mae_deg"] == pytest.approx(1.0, abs=1e-3)
+    assert results["roll_mae_deg"] == pytest.approx(6.0, abs=1e-3)
+    assert results["pose_mae_deg"] == pytest.approx(3.0, abs=1e-3)
+    assert "pose_mae_deg" not in evaluate_landmarks(_predicted(pose=None), LISTED).results
+
+
+def test_a_lost_face_is_a_failure_and_leaves_the_mean() -> None:
+    whole = _predicted()
+    at = int(np.flatnonzero(whole.counts)[0])
+    counts = whole.counts.copy()
+    counts[at] -= 1
+    keep = np.ones(len(whole.scores), bool)
+    keep[whole.starts[at]] = False
+    lacking = replace(
+        whole,
+        counts=counts,
+        boxes=whole.boxes[keep],
+        scores=whole.scores[keep],
+        points=whole.points[keep] if whole.points is not None else None,
+        pose=whole.pose[keep] if whole.pose is not None else None,
+    )
+    figures = evaluate_landmarks(lacking, LISTED)
+    faces = sum(map(len, SAMPLES))
+    assert figures.details["counts"]["lost"] == 1
+    assert figures.results["failure_rate"] == pytest.approx(1 / faces)
+    assert figures.results["nme"] < 1e-6
+
+
+def test_the_order_of_predictions_in_a_picture_does_not_matter() -> None:
+    whole = _predicted(lambda points, _: points + 1.0)
+    order = np.concatenate(
+        [np.arange(a, b)[::-1] for a, b in zip(whole.starts, whole.starts[1:], strict=False)]
+    )
+    turned = replace(
+        whole,
+        boxes=whole.boxes[order],
+        points=whole.points[order] if whole.points is not None else None,
+        pose=whole.pose[order] if whole.pose is not None else None,
+    )
+    assert evaluate_landmarks(turned, LISTED).results == pytest.approx(
+        evaluate_landmarks(whole, LISTED).results
+    )
+
+
+def test_unlabelled_points_are_counted_and_ignored_faces_do_not_count() -> None:
+    first = next(index for index, sample in enumerate(SAMPLES) if len(sample) > 1)
+    sample = SAMPLES[first]
+    assert sample.landmarks is not None
+    points = sample.landmarks.points.copy()
+    points[0, 3] = np.nan
+    ignore = sample.ignore.copy()
+    ignore[1] = True
+    changed = replace(sample, landmarks=replace(sample.landmarks, points=points), ignore=ignore)
+    listing = Listing.of("procedural", [changed if i == first else s for i, s in enumerate(SAMPLES)])
+    counts = evaluate_landmarks(_predicted(), listing).details["counts"]
+    assert counts["points_without_annotation"] == 1
+    assert counts["faces"] == sum(map(len, SAMPLES)) - 1
+
+
+def test_subsets_by_turn_partition_the_faces() -> None:
+    figures = evaluate_landmarks(_predicted(), LISTED)
+    turned = {name: part for name, part in figures.details["subsets"].items() if name.startswith("yaw_")}
+    assert sum(part["faces"] for part in turned.values()) == figures.details["counts"]["faces"]
+
+
+def test_predictions_of_other_pictures_or_without_points_are_refused() -> None:
+    with pytest.raises(KilnError, match="no such picture"):
+        evaluate_landmarks(replace(_predicted(), images=tuple(f"x{i}" for i in range(6))), LISTED)
+    with pytest.raises(KilnError, match="no landmarks"):
+        evaluate_landmarks(replace(_predicted(), points=None), LISTED)
