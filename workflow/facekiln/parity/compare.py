@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from facekiln.artifact import sha256_of
-from facekiln.config import Config, Model
-from facekiln.data.pictures import pictures
+from facekiln.config import Config, Crop, Model
+from facekiln.data.calibration_pool import drawn_sample, fit_sample
+from facekiln.data.pictures import PROCEDURAL, pictures
 from facekiln.parity.agreement import SCORE_MARGIN, agreement
 from facekiln.parity.divergence import first_divergence
 from facekiln.parity.executors import Arrays, Picture, Stage, open_stage
@@ -22,9 +23,16 @@ from facekiln.vision.preprocess import fit
 
 
 def choose_pictures(
-    source: str, count: int, seed: int, size: tuple[int, int], policy: str
+    source: str, count: int, seed: int, size: tuple[int, int], policy: str, crop: Crop | None = None
 ) -> list[tuple[str, Picture]]:
-    """Return named pictures fitted to the network's size (see `facekiln.data.pictures`)."""
+    """Return named pictures fitted to the network's size (see `facekiln.data.pictures`).
+
+    A landmark model has a `crop`: it gets squares around drawn faces; a folder's pictures count as crops.
+    """
+    if crop and source == PROCEDURAL:
+        drawn = (drawn_sample(index, seed, size, crop) for index in range(count))
+        return [(one.source, fit_sample(one, one.load(), size, policy, crop)) for one in drawn]
+    policy = "stretch" if crop else policy
     return [(name, fit(image, size, policy)[0]) for name, image in pictures(source, count, seed, size)]
 
 
@@ -71,7 +79,7 @@ def compare(
     """
     gates_of = config.parity["gates"]
     parent = open_stage(parent_path, model, config)
-    chosen = choose_pictures(source, count, seed, model.size(label), model.input.resize)
+    chosen = choose_pictures(source, count, seed, model.size(label), model.input.resize, model.crop)
     readers = _readers(child_path)
     report: dict[str, Any] = {
         "parent": {"path": str(parent_path), "sha256": sha256_of(parent_path), "runs_in": parent.name},
