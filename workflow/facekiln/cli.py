@@ -27,6 +27,7 @@ NOUNS = {
     "tengine": "convert, quantise, run and inspect for Tengine",
     "parity": "run two stages side by side and compare them",
     "detect": "find faces in pictures with any stage",
+    "table": "put figures of one protocol into tables",
     "explain": "tell the whole story of an artifact",
     "models": "list the models that exist",
     "doctor": "show what is installed and what is missing",

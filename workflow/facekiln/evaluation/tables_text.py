@@ -1,0 +1,164 @@
+"""Tables of accuracy as CSV, Markdown and a page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from facekiln.artifact import write_text
+from facekiln.evaluation.published import difference
+from facekiln.evaluation.tables import Row, Table
+
+
+def to_csv(table: Table) -> str:
+    """Return the table as CSV: one column per figure, in 0..1; drops and differences in points."""
+    names = table.figures
+    header = ["model", "artifact", "precision", "backend", "mark", *names]
+    header += [f"drop_{name}_points" for name in names] + ["drop_against"]
+    header += [f"published_{name}" for name in names] + [f"difference_{name}_points" for name in names]
+    header += ["published_is", "published_by", "dataset", "protocol", "protocol_words"]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for row in table.rows:
+        subject, results, figure = row.evaluation.subject, row.evaluation.results, row.published
+        beside = difference(results, figure.results) if figure else {}
+        writer.writerow(
+            [
+                *(subject[key] for key in ("model", "artifact", "precision", "backend")),
+                row.mark,
+                *(f"{results[name]:.6f}" for name in names),
+                *(f"{row.drop[name]:.3f}" if name in row.drop else "" for name in names),
+                row.parent or "",
+                *(f"{figure.results[name]}" if figure and name in figure.results else "" for name in names),
+                *(f"{beside[name]:+.3f}" if name in beside else "" for name in names),
+                figure.note(row.evaluation) if figure else "",
+                figure.source if figure else "",
+                table.stamp.dataset,
+                table.stamp.id(),
+                table.stamp.words(),
+            ]
+        )
+    return stream.getvalue()
+
+
+def _cells(table: Table) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return header, rows and notes of the table for reading."""
+    names = table.figures
+    compared = any(row.drop for row in table.rows)
+    beside = any(row.published for row in table.rows)
+    header = ["model", "artifact", "precision", "backend", *names]
+    header += ["drop, points"] * compared
+    header += ["published", "difference, points", "comparable"] * beside
+    notes: list[str] = []
+    rows = []
+    for row in table.rows:
+        subject, results = row.evaluation.subject, row.evaluation.results
+        backend = f"{subject['backend']} **{row.mark}**" if row.mark else subject["backend"]
+        cells = [subject["model"], f"`{subject['artifact']}`", subject["precision"], backend]
+        cells += [f"{results[name]:.4f}" for name in names]
+        if compared:
+            cells.append(" / ".join(f"{row.drop[name]:.2f}" for name in names) if row.drop else "")
+        if beside:
+            cells += _published_cells(row, names, notes)
+        rows.append(cells)
+    return header, rows, notes
+
+
+def _published_cells(row: Row, names: Sequence[str], notes: list[str]) -> list[str]:
+    figure = row.published
+    if figure is None:
+        return ["", "", ""]
+    told = difference(row.evaluation.results, figure.results)
+    note = f"{figure.note(row.evaluation)}. Published: {figure.words}, {figure.source}"
+    if note not in notes:
+        notes.append(note)
+    same = not figure.differences(row.evaluation)
+    return [
+        " / ".join(f"{figure.results[name]}" if name in figure.results else "-" for name in names),
+        " / ".join(f"{told[name]:+.2f}" if name in told else "-" for name in names),
+        f"{'same protocol' if same else 'OTHER PROTOCOL'} [{notes.index(note) + 1}]",
+    ]
+
+
+def _feet(table: Table, notes: Sequence[str]) -> list[str]:
+    feet = [f"Protocol `{table.stamp.id()}`: {table.stamp.words()}."]
+    if any(row.drop for row in table.rows):
+        parents = sorted({row.parent for row in table.rows if row.parent})
+        feet.append(
+            f"Drop: points lost against the float parent ({', '.join(f'`{name}`' for name in parents)}), in "
+            "the order of the figures' columns; negative is a gain."
+        )
+    if any(row.mark == "EMULATED" for row in table.rows):
+        feet.append("EMULATED: no vendor tool and no chip made this figure.")
+    return feet + [f"[{index}] {note}" for index, note in enumerate(notes, 1)]
+
+
+def to_markdown(tables: Sequence[Table], title: str = "Accuracy") -> str:
+    """Return tables as Markdown, each with its protocol and notes below it."""
+    parts = [f"# {title}"]
+    for table in tables:
+        header, rows, notes = _cells(table)
+        numeric = {*table.figures}
+        lines = [_line(header), _line(["---:" if name in numeric else "---" for name in header])]
+        lines += [_line(cells) for cells in rows]
+        parts += ["\n".join(lines), *_feet(table, notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+_STYLE = (
+    "body{font:14px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
+    "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left}th{background:#f2f2f2}"
+    "td.n{text-align:right;font-variant-numeric:tabular-nums}b{color:#b00}p{max-width:70em}"
+)
+
+
+def to_html(tables: Sequence[Table], title: str = "Accuracy") -> str:
+    """Return tables as one page without scripts and without anything loaded from elsewhere."""
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    for table in tables:
+        header, rows, notes = _cells(table)
+        parts.append("<table><thead><tr>" + "".join(f"<th>{_rich(name)}</th>" for name in header))
+        parts.append("</tr></thead><tbody>")
+        for cells in rows:
+            marked = (
+                f'<td class="n">{_rich(cell)}</td>' if name in table.figures else f"<td>{_rich(cell)}</td>"
+                for name, cell in zip(header, cells, strict=True)
+            )
+            parts.append(f"<tr>{''.join(marked)}</tr>")
+        parts.append("</tbody></table>")
+        parts += [f"<p>{_rich(foot)}</p>" for foot in _feet(table, notes)]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def _rich(text: str) -> str:
+    """Escape a cell, with the two marks of Markdown that cells have."""
+    parts = html.escape(text).replace("`", "").split("**")
+    return "".join(f"<b>{part}</b>" if index % 2 else part for index, part in enumerate(parts))
+
+
+def write_tables(prefix: Path, tables: Sequence[Table], title: str) -> list[Path]:
+    """Write `{prefix}.csv`, `.md` and `.html`; of several tables, each CSV is `{prefix}_{protocol}.csv`.
+
+    Returns:
+        The files that were written.
+    """
+    written = []
+    for table in tables:
+        name = prefix.name if len(tables) == 1 else f"{prefix.name}_{table.stamp.id()}"
+        written.append(prefix.with_name(f"{name}.csv"))
+        write_text(written[-1], to_csv(table))
+    for ending, text in ((".md", to_markdown(tables, title)), (".html", to_html(tables, title))):
+        written.append(prefix.with_name(prefix.name + ending))
+        write_text(written[-1], text)
+    return written
