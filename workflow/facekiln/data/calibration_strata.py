@@ -24,7 +24,7 @@ NO_FACE = "no face"
 
 @dataclass(frozen=True)
 class View:
-    """How the network sees pictures: (height, width) of its input, the resize policy, whether it sees crops."""
+    """How the network sees pictures: its (height, width), the resize policy, and whether it sees crops."""
 
     size: tuple[int, int]
     policy: str

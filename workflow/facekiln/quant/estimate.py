@@ -1,0 +1,128 @@
+"""How close a simulated int8 network is to its float one: outputs, and the faces found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from facekiln.config import Model
+from facekiln.parity.agreement import SCORE_MARGIN, agreement
+from facekiln.parity.measure import measure
+from facekiln.progress import progress_bar
+from facekiln.quant.qdq import SCHEMES, build_qdq
+from facekiln.quant.ranges import Ranges
+from facekiln.quant.run import Arrays, Session
+from facekiln.quant.thresholds import METHODS
+from facekiln.vision.detect import Faces, faces_from_outputs
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """A child against its parent over some pictures.
+
+    Attributes:
+        sqnr_db: per output, mean over pictures, dB.
+        cosine: per output, mean over pictures.
+        faces: agreement of faces (see `parity.agreement.Agreement`); empty for a landmark model.
+        shift: largest difference of an output value over the output's scale, mean over pictures, per output.
+    """
+
+    sqnr_db: Mapping[str, float]
+    cosine: Mapping[str, float]
+    shift: Mapping[str, float]
+    faces: Mapping[str, float]
+
+    def least_sqnr(self) -> float:
+        """Return the smallest SQNR of all outputs, dB."""
+        return min(self.sqnr_db.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures by name, rounded to what they can tell."""
+        return {
+            "sqnr_db": {name: round(value, 3) for name, value in self.sqnr_db.items()},
+            "cosine": {name: round(value, 7) for name, value in self.cosine.items()},
+            "shift": {name: round(value, 7) for name, value in self.shift.items()},
+            "faces": {name: round(value, 6) for name, value in self.faces.items()},
+        }
+
+
+def faces_near_threshold(outputs: Arrays, model: Model, label: str) -> Faces:
+    """Return faces from a little under the model's threshold on, as `agreement` wants them."""
+    lower = replace(model.decode, score_threshold=max(0.0, model.decode.score_threshold - SCORE_MARGIN))
+    return faces_from_outputs(outputs, model, model.size(label), lower)
+
+
+def closeness(parents: Sequence[Arrays], children: Sequence[Arrays], model: Model, label: str) -> Closeness:
+    """Compare outputs picture by picture.
+
+    Args:
+        parents: per picture the float network's outputs by name.
+        children: those of the quantised one.
+        model: its outputs, priors and thresholds.
+        label: the size's label.
+    """
+    figures = {
+        name: [measure(a[name], b[name]) for a, b in zip(parents, children, strict=True)]
+        for name in model.outputs
+    }
+    faces: Mapping[str, float] = {}
+    if model.priors:
+        pairs = [
+            (faces_near_threshold(a, model, label), faces_near_threshold(b, model, label))
+            for a, b in zip(parents, children, strict=True)
+        ]
+        faces = agreement(pairs, model.decode.score_threshold).as_dict()
+    return Closeness(
+        sqnr_db={name: float(np.mean([one.sqnr_db for one in row])) for name, row in figures.items()},
+        cosine={name: float(np.mean([one.cosine for one in row])) for name, row in figures.items()},
+        shift={name: float(np.mean([one.max_rel for one in row])) for name, row in figures.items()},
+        faces=faces,
+    )
+
+
+def run_all(network: onnx.ModelProto, pictures: Sequence[NDArray[np.float32]]) -> list[Arrays]:
+    """Return a network's outputs for every picture."""
+    session = Session(network)
+    return [session.run({session.inputs[0]: picture}) for picture in pictures]
+
+
+def compare_methods(
+    network: onnx.ModelProto,
+    ranges: Ranges,
+    pictures: Sequence[NDArray[np.float32]],
+    model: Model,
+    label: str,
+    *,
+    methods: Sequence[str] = METHODS,
+    schemes: Sequence[str] = SCHEMES,
+) -> list[dict[str, Any]]:
+    """Estimate int8 by every method and scheme and compare each with float.
+
+    Args:
+        network: simplified ONNX.
+        ranges: of it.
+        pictures: input tensors that it was not calibrated on.
+        model: of both.
+        label: the size's label.
+        methods: range methods.
+        schemes: activation schemes.
+
+    Returns:
+        A row per combination: `method`, `scheme`, and the figures of `Closeness.as_dict`.
+    """
+    rows = []
+    with progress_bar((1 + len(methods) * len(schemes)) * len(pictures), "int8 estimates", "run") as bar:
+        parents = run_all(network, pictures)
+        bar.update(len(pictures))
+        for scheme in schemes:
+            for method in methods:
+                children = run_all(build_qdq(network, ranges, method, scheme), pictures)
+                figures = closeness(parents, children, model, label)
+                rows.append({"method": method, "scheme": scheme, **figures.as_dict()})
+                bar.update(len(pictures))
+    return rows

@@ -1,0 +1,207 @@
+"""Ranges of our own: what each activation reaches, a threshold per method, and weights per channel.
+
+`Ranges` is what writers of vendors' tables read; it knows no vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from facekiln.artifact import read_json, write_json
+from facekiln.config import check, known
+from facekiln.quant.collect import Spread, collect
+from facekiln.quant.nodes import activations, weights
+from facekiln.quant.thresholds import BINS, METHODS, folded, thresholds
+
+SCHEMA = "ranges"
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """One activation.
+
+    Attributes:
+        name: the tensor's, in the simplified ONNX.
+        node, op: what makes it; "" and "Input" for an input.
+        shape: fixed.
+        min, max: least and largest value over the set.
+        thresholds: by method, 0 <= T <= max(|min|, |max|).
+        same_as: the tensor that it only reorders, if it does: one scale serves both.
+    """
+
+    name: str
+    node: str
+    op: str
+    shape: tuple[int, ...]
+    min: float
+    max: float
+    thresholds: Mapping[str, float]
+    same_as: str | None = None
+
+
+@dataclass(frozen=True)
+class WeightRange:
+    """One weight: largest magnitude per output channel, along `axis`."""
+
+    name: str
+    node: str
+    op: str
+    axis: int
+    absmax: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The ranges of one network over one calibration set.
+
+    Attributes:
+        artifact_sha256: of the ONNX file.
+        set_sha256: of the calibration set.
+        pictures: how many it has.
+        settings: what the methods were told.
+        tensors: by name, in the graph's order.
+        weights: by name, in the graph's order.
+    """
+
+    artifact_sha256: str
+    set_sha256: str
+    pictures: int
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, TensorRange]
+    weights: Mapping[str, WeightRange] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[TensorRange]:
+        """Yield the activations in the graph's order."""
+        return iter(self.tensors.values())
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def of(self, tensor: str) -> TensorRange:
+        """Return one activation.
+
+        Raises:
+            KilnError: there is none of that name; the nearest is suggested.
+        """
+        return self.tensors[known(tensor, self.tensors, "tensor")]
+
+    def threshold(self, tensor: str, method: str) -> float:
+        """Return where a method clips |x|; 0 where the tensor is all zero.
+
+        Raises:
+            KilnError: unknown tensor or method.
+        """
+        return float(self.of(tensor).thresholds[known(method, METHODS, "range method")])
+
+    def limits(self, tensor: str, method: str) -> tuple[float, float]:
+        """Return (low, high) for an asymmetric scale: the extremes, clipped at the threshold, around zero."""
+        one, top = self.of(tensor), self.threshold(tensor, method)
+        return min(0.0, max(one.min, -top)), max(0.0, min(one.max, top))
+
+
+def measure_ranges(
+    model: onnx.ModelProto,
+    pictures: Sequence[NDArray[np.float32]],
+    *,
+    percentile: float,
+    artifact_sha256: str = "",
+    set_sha256: str = "",
+) -> Ranges:
+    """Measure the ranges of a simplified network over a calibration set (two passes, see `collect`).
+
+    Args:
+        model: simplified ONNX.
+        pictures: input tensors, float32 [1, 3, H, W].
+        percentile: percent of magnitudes that the method of that name keeps.
+        artifact_sha256: of the model's file.
+        set_sha256: of the set.
+
+    Raises:
+        KilnError: see `collect`.
+    """
+    spread = collect(model, pictures)
+    settings = {"bins": BINS, "percentile": percentile, "weights": "symmetric, absolute maximum per channel"}
+    return Ranges(
+        artifact_sha256,
+        set_sha256,
+        len(pictures),
+        settings,
+        tensor_ranges(model, spread, percentile),
+        {
+            one.name: WeightRange(
+                one.name, one.node, one.op, one.axis, tuple(float(value) for value in one.absmax())
+            )
+            for one in weights(model)
+        },
+    )
+
+
+def tensor_ranges(
+    model: onnx.ModelProto, spread: Spread, percentile: float, at: int = 0
+) -> dict[str, TensorRange]:
+    """Return the range of every activation by the histograms of one of a spread's sets.
+
+    A tensor that only reorders another has that one's range.
+    """
+    found: dict[str, TensorRange] = {}
+    place = {tensor.name: index for index, tensor in enumerate(spread.tensors)}
+    tops, lows, highs = spread.tops(), spread.lows.min(axis=0), spread.highs.max(axis=0)
+    for tensor in activations(model):
+        if tensor.same_as is not None:
+            same = found[tensor.same_as]
+            low, high, found_at = same.min, same.max, same.thresholds
+        else:
+            index = place[tensor.name]
+            low, high = float(lows[index]), float(highs[index])
+            found_at = thresholds(folded(spread.counts[at, index]), float(tops[index]), percentile)
+        found[tensor.name] = TensorRange(
+            tensor.name, tensor.node, tensor.op, tensor.shape, low, high, found_at, tensor.same_as
+        )
+    return found
+
+
+def write_ranges(path: Path | str, ranges: Ranges) -> None:
+    """Write ranges as JSON (workflow/schemas/ranges.yaml); tensors and weights are lists in the graph's order.
+
+    Raises:
+        KilnError: the disk is full, or the ranges break the schema.
+    """
+    value = asdict(ranges)
+    value["format"] = 1
+    value["methods"] = list(METHODS)
+    value["tensors"] = [asdict(one) for one in ranges]
+    value["weights"] = [asdict(one) for one in ranges.weights.values()]
+    for entry in value["tensors"]:
+        entry["shape"] = list(entry["shape"])
+    for entry in value["weights"]:
+        entry["absmax"] = list(entry["absmax"])
+    write_json(path, check(value, SCHEMA, path))
+
+
+def read_ranges(path: Path | str) -> Ranges:
+    """Read ranges that `write_ranges` wrote.
+
+    Raises:
+        KilnError: missing, not JSON, or not by the schema.
+    """
+    value = check(read_json(path), SCHEMA, path)
+    tensors = (
+        TensorRange(**{**entry, "shape": tuple(entry["shape"]), "same_as": entry.get("same_as")})
+        for entry in value["tensors"]
+    )
+    listed = (WeightRange(**{**entry, "absmax": tuple(entry["absmax"])}) for entry in value["weights"])
+    return Ranges(
+        value["artifact_sha256"],
+        value["set_sha256"],
+        value["pictures"],
+        value["settings"],
+        {one.name: one for one in tensors},
+        {one.name: one for one in listed},
+    )
