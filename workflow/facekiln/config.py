@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import os
@@ -84,6 +85,14 @@ class Local:
 
 
 @dataclass(frozen=True)
+class Golden:
+    """A picture on which a model finds `faces` (least, most) faces; searched in the mirror by sha256."""
+
+    sha256: str
+    faces: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Model:
     """One file of config/models/."""
 
@@ -103,6 +112,7 @@ class Model:
     local: Local | None = None
     crop: Crop | None = None
     born: str = "checkpoint"
+    golden: Golden | None = None
 
     def size(self, label: str) -> tuple[int, int]:
         """Return (height, width) of a size label.
@@ -139,6 +149,9 @@ class Config:
     parity: dict[str, Any]
     models: dict[str, Model]
     chips: dict[str, dict[str, Any]]
+    tables: dict[str, Any] = field(default_factory=dict)
+    gates: dict[str, Any] = field(default_factory=dict)
+    landmarks: dict[str, Any] = field(default_factory=dict)
 
     def model(self, name: str) -> Model:
         """Return a model by name.
@@ -224,12 +237,15 @@ def _schema(name: str) -> Any:
 
 
 def _fill_defaults(schema: Mapping[str, Any], value: Any) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _fill_defaults(schema.get("items", {}), item)
     if not isinstance(value, dict):
         return
     for key, sub in schema.get("properties", {}).items():
         if key not in value and "default" in sub:
             default = sub["default"]
-            value[key] = dict(default) if isinstance(default, dict) else default
+            value[key] = copy.copy(default)
         if key in value:
             _fill_defaults(sub, value[key])
 
@@ -277,6 +293,7 @@ def _model(path: Path) -> Model:
         "decode": Decode,
         "published": Published,
         "local": Local,
+        "golden": Golden,
     }
     for key, section in sections.items():
         if key in value:
@@ -315,6 +332,9 @@ def load_config(folder: Path | str = DEFAULT_FOLDER, overrides: Mapping[str, Any
         parity=value["parity"],
         models=models,
         chips=chips,
+        tables=value["tables"],
+        gates=value["gates"],
+        landmarks=value["landmarks"],
     )
 
 
