@@ -1,5 +1,8 @@
 """Preprocessing happens once, in the declared order, and fitting is undone exactly."""
 
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +11,14 @@ from hypothesis import strategies as st
 from facekiln.config import Input
 from facekiln.errors import KilnError
 from facekiln.vision.detect import Faces
-from facekiln.vision.preprocess import POLICIES, fit, pad_to_multiple, to_tensor
+from facekiln.vision.preprocess import (
+    FIXED_POLICIES,
+    INTERPOLATIONS,
+    Resize,
+    fit,
+    pad_to_multiple,
+    to_tensor,
+)
 
 BGR = Input("input", "bgr", (104, 117, 123), (1, 1, 1))
 RGB = Input("input", "rgb", (1, 2, 3), (0.5, 0.25, 0.125))
@@ -82,7 +92,7 @@ def test_stretch_fills_both_axes() -> None:
     assert (how.x_scale, how.y_scale) == (0.32, 1.28)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [*FIXED_POLICIES, "original"])
 def test_a_picture_of_the_right_size_is_untouched(policy: str) -> None:
     image = picture(32, 48)
     fitted, how = fit(image, (32, 48), policy)
@@ -118,7 +128,7 @@ def test_padding_to_a_multiple() -> None:
     st.integers(1, 300),
     st.integers(8, 128),
     st.integers(8, 128),
-    st.sampled_from(POLICIES[:2]),
+    st.sampled_from(FIXED_POLICIES),
 )
 def test_the_picture_s_far_corner_goes_there_and_back(
     height: int, width: int, rows: int, columns: int, policy: str
@@ -146,3 +156,90 @@ def test_going_back_without_faces_or_landmarks() -> None:
         Faces(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 0, 2), np.float32))
     )
     assert (len(back), back.boxes.shape, back.landmarks.shape) == (0, (0, 4), (0, 0, 2))
+
+
+def test_long_side_is_scaled_and_nothing_is_padded() -> None:
+    how = Resize("long_side", side=320, interpolation="linear")
+    fitted, back = how(picture(100, 1000))
+    assert fitted.shape == (32, 320, 3)
+    assert (back.x_scale, back.y_scale) == (0.32, 0.32)
+    fitted, back = how(picture(160, 80))
+    assert fitted.shape == (320, 160, 3)
+    assert str(how) == "long_side_320"
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio"),
+    [((800, 900), 2.0), ((900, 800), 2.0), ((400, 1000), 2.15), ((3200, 3200), 0.5), ((1600, 2150), 1.0)],
+)
+def test_short_side_stops_where_the_long_one_would_be_too_long(size: tuple[int, int], ratio: float) -> None:
+    """Pytorch_Retinaface, test_widerface.py: target_size 1600, max_size 2150."""
+    how = Resize("short_side", side=1600, longest=2150, interpolation="linear")
+    fitted, back = how(picture(*size))
+    assert back.x_scale == back.y_scale == pytest.approx(ratio)
+    assert fitted.shape[:2] == tuple(round(side * ratio) for side in size)
+    assert str(how) == "short_1600_max_2150"
+
+
+def test_pixels_are_resampled_by_the_ratio_and_not_by_the_rounded_size() -> None:
+    """999 x 350 at 320: the short side is 112.11 pixels and is rounded; its ratio is not 112 / 350."""
+    image = picture(350, 999)
+    ratio = 320 / 999
+    fitted, back = Resize("long_side", side=320, interpolation="linear")(image)
+    assert back.y_scale == ratio != 112 / 350
+    wanted = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(fitted, wanted)
+    assert not np.array_equal(fitted, cv2.resize(image, (320, 112), interpolation=cv2.INTER_LINEAR))
+
+
+def test_interpolation_is_areas_when_shrinking_or_bilinear_always() -> None:
+    image = picture(480, 640)
+    for policy in FIXED_POLICIES:
+        for name, flag in (("auto", cv2.INTER_AREA), ("linear", cv2.INTER_LINEAR)):
+            fitted, _ = fit(image, (240, 320), policy, name)
+            assert np.array_equal(fitted, cv2.resize(image, (320, 240), interpolation=flag)), (policy, name)
+        larger = [fit(image, (960, 1280), policy, name)[0] for name in INTERPOLATIONS]
+        assert np.array_equal(*larger)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"policy": "longside"}, "did you mean 'long_side'"),
+        ({"policy": "original", "interpolation": "liner"}, "did you mean 'linear'"),
+        ({"policy": "long_side"}, "'long_side' needs `side`"),
+        ({"policy": "short_side", "side": 8}, "'short_side' needs `longest`"),
+        ({"policy": "letterbox"}, "'letterbox' needs `size`"),
+    ],
+)
+def test_a_resize_that_cannot_be_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(KilnError, match=told):
+        Resize(**given)
+
+
+def test_a_picture_that_would_have_no_row_is_refused() -> None:
+    with pytest.raises(KilnError, match="too thin for long_side_320"):
+        Resize("long_side", side=320)(picture(1, 1000))
+
+
+@settings(max_examples=30)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    colour=st.sampled_from(["bgr", "rgb"]),
+    mean=st.tuples(*[st.sampled_from([0.0, 104.0, 127.5])] * 3),
+    scale=st.tuples(*[st.sampled_from([1.0, 1 / 128, 1 / 255])] * 3),
+)
+def test_tensor_has_the_bits_of_the_formula(
+    height: int, width: int, colour: str, mean: tuple[float, ...], scale: tuple[float, ...]
+) -> None:
+    image = picture(height, width)
+    ordered = image[..., ::-1] if colour == "rgb" else image
+    wanted = (ordered.astype(np.float32) - np.asarray(mean, np.float32)) * np.asarray(scale, np.float32)
+    got = to_tensor(image, Input("input", colour, mean, scale))  # type: ignore[arg-type]
+    assert np.array_equal(got[0], wanted.transpose(2, 0, 1))
+
+
+def test_a_picture_that_is_a_view_is_read_rightly() -> None:
+    image = picture(20, 30)
+    assert np.array_equal(to_tensor(image[::2, 5:20:3], BGR), to_tensor(image[::2, 5:20:3].copy(), BGR))
