@@ -148,22 +148,33 @@ def from_predictions(
             raise unknown_picture(name, truth, file)
         index.append(places[name])
     table = np.empty((5, len(predictions.scores)))
-    low, high = predictions.boxes[:, :2].T, predictions.boxes[:, 2:].T
-    if boxes == "truncate":
-        table[:2] = np.trunc(low)
-        table[2:4] = np.trunc(high) - table[:2]
-    elif boxes == "floor_ceil":
-        table[:2] = np.floor(low)
-        table[2:4] = np.ceil(high - low)
-    elif boxes == "float":
-        table[:2] = low
-        table[2:4] = high
-        table[2:4] -= table[:2]
-    else:
-        raise KilnError("unknown box rule", value=boxes, limit=", ".join(BOX_RULES))
+    table[:4] = written_boxes(predictions.boxes, boxes)
     table[4] = predictions.scores
     refuse_not_finite(table, file)
     return aligned(truth, index, predictions.counts, table, file)
+
+
+def written_boxes(corners: NDArray[np.float32], rule: str) -> NDArray[np.float64]:
+    """Return [4, m] x, y, width, height of corners [m, 4] as a result file would hold them.
+
+    Raises:
+        KilnError: unknown rule; see `from_predictions`.
+    """
+    result = np.empty((4, len(corners)))
+    low, high = corners[:, :2].T, corners[:, 2:].T
+    if rule == "truncate":
+        result[:2] = np.trunc(low)
+        result[2:] = np.trunc(high) - result[:2]
+    elif rule == "floor_ceil":
+        result[:2] = np.floor(low)
+        result[2:] = np.ceil(high - low)
+    elif rule == "float":
+        result[:2] = low
+        result[2:] = high
+        result[2:] -= result[:2]
+    else:
+        raise KilnError("unknown box rule", value=rule, limit=", ".join(BOX_RULES))
+    return result
 
 
 def refuse_not_finite(table: NDArray[np.float64], file: Path | str) -> None:

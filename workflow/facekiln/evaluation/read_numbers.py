@@ -40,7 +40,7 @@ _HIGH_BITS = _word(0x8080808080808080)
 
 
 def regular_rows(buffer: Bytes, start: int, stop: int) -> tuple[Floats, Indices] | None:
-    """Parse lines that all look alike: five plain decimals, single blanks, perhaps a blank before the newline.
+    """Parse lines that all look alike: five plain decimals, single blanks, perhaps one at the end.
 
     Args:
         buffer: holds the text from `start` to `stop`, whose last byte is a newline, and `MARGIN` more bytes

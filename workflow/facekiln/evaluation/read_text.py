@@ -23,7 +23,7 @@ from facekiln.evaluation.wider_truth import Truth
 Floats = NDArray[np.float64]
 
 # Text is parsed in blocks of this size, which stay in the second-level cache.
-_BLOCK = 1 << 19
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _Reader:
         stems = [self.truth.images[at].partition("/")[2] for at in pictures]
         by_stem = {stem.encode(): at for stem, at in zip(stems, pictures, strict=True)}
         try:
-            present = {name for name in os.listdir(folder) if not name.startswith(".")}
+            present = {entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")}
             handle = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise KilnError(f"cannot be read: {error.strerror}", file=folder) from error

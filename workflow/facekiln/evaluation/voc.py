@@ -31,6 +31,36 @@ class Precision:
     found: int
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Which detections are right, by falling score over the whole set.
+
+    Attributes:
+        scores: float64 [n].
+        right: bool [n].
+        truths: faces that count.
+    """
+
+    scores: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    truths: int
+
+    def curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (recall, precision), float64 [n]; recall is NaN where there is no truth."""
+        hits = np.cumsum(self.right)
+        recall = hits / self.truths if self.truths else np.full(len(hits), np.nan)
+        return recall, hits / np.arange(1, len(hits) + 1)
+
+    def precision(self) -> Precision:
+        """Return the figures: the area under the envelope of the curve."""
+        if self.truths == 0:
+            return Precision(float("nan"), 0, 0)
+        recall, precision = self.curve()
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        area = float((np.diff(recall, prepend=0.0) * envelope).sum())
+        return Precision(area, self.truths, int(self.right.sum()))
+
+
 def average_precision(
     detections: Sequence[tuple[Floats, Floats]],
     truths: Sequence[Floats],
@@ -39,7 +69,19 @@ def average_precision(
     iou: float = 0.5,
     sizes: tuple[float, float] | None = None,
 ) -> Precision:
-    """Return the average precision of a set of pictures.
+    """Return the average precision of a set of pictures; see `judge`."""
+    return judge(detections, truths, ignored=ignored, iou=iou, sizes=sizes).precision()
+
+
+def judge(
+    detections: Sequence[tuple[Floats, Floats]],
+    truths: Sequence[Floats],
+    *,
+    ignored: Sequence[NDArray[np.bool_]] | None = None,
+    iou: float = 0.5,
+    sizes: tuple[float, float] | None = None,
+) -> Judged:
+    """Return which detections of a set of pictures are right.
 
     Detections are taken from the best score down over the whole set; each goes to the truth that it overlaps
     most, is right when that IoU is at least `iou` and the truth is still free, and wrong otherwise.
@@ -54,7 +96,7 @@ def average_precision(
     """
     scores: list[float] = []
     right: list[bool] = []
-    total = found = 0
+    total = 0
     left_out = ignored if ignored is not None else [np.zeros(len(faces), bool) for faces in truths]
     for (boxes, values), faces, ignore in zip(detections, truths, left_out, strict=True):
         counted = _of_size(faces, sizes) & ~ignore
@@ -70,10 +112,10 @@ def average_precision(
             good = hit and bool(free[best])
             if good:
                 free[best] = False
-                found += 1
             scores.append(float(values[index]))
             right.append(good)
-    return Precision(_area(np.array(scores), np.array(right, bool), total), total, found)
+    order = np.argsort(-np.array(scores), kind="stable")
+    return Judged(np.array(scores)[order], np.array(right, bool)[order], total)
 
 
 def _of_size(boxes: Floats, sizes: tuple[float, float] | None) -> NDArray[np.bool_]:
@@ -81,14 +123,3 @@ def _of_size(boxes: Floats, sizes: tuple[float, float] | None) -> NDArray[np.boo
         return np.ones(len(boxes), bool)
     side = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
     return np.asarray((side >= sizes[0]) & (side < sizes[1]))
-
-
-def _area(scores: NDArray[np.float64], right: NDArray[np.bool_], total: int) -> float:
-    if total == 0:
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(right[order])
-    recall = hits / total
-    precision = hits / np.arange(1, len(hits) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((np.diff(recall, prepend=0.0) * envelope).sum())

@@ -60,7 +60,7 @@ def reach_of(scores: Floats, starts: Counts) -> Floats:
 
 
 def sorted_detections(detections: Detections) -> Detections:
-    """Return each picture's detections by falling score; equal scores keep their order (the official tool)."""
+    """Return each picture's detections by falling score; equal scores keep their order."""
     scores, starts = detections.table[4], detections.starts
     rises = np.flatnonzero(scores[1:] > scores[:-1])
     pictures = np.searchsorted(starts, rises, side="right") - 1

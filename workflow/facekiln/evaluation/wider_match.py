@@ -23,6 +23,7 @@ Overlap = Callable[[Floats, Floats], Floats]
 IOU = 0.5
 # Pairs of a detection and a box that are looked at closely at once: a few megabytes per array.
 _PAIRS = 1 << 18
+_COLUMNS = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,15 +177,15 @@ def _bounds(
     )
     reach = float(np.abs(truth.boxes).max(initial=0) * 2 + 16)
     kind = np.int16 if reach < np.iinfo(np.int16).max else np.int32
-    x, y, width, height = detections.table[:4]
-    near = np.empty((4, detections.table.shape[1]), kind)
     margin = 1.0 if int32 else 2.0
-    corners = ((x, 0.0), (x, 1.0), (y, 0.0), (y, 1.0)) if int32 else ((x, 0.5), (x, 0.5), (y, 0.5), (y, 0.5))
-    for row, (low, share) in enumerate(corners):
-        side = width if row < 2 else height
-        place = low + side * share if share else low.copy()
-        if row % 2:
-            np.negative(place, out=place)
-        near[row] = np.clip(place, -reach, reach, out=place)
+    near = np.empty((4, detections.table.shape[1]), kind)
+    for start in range(0, near.shape[1], _COLUMNS):  # temporaries stay in the cache
+        part = slice(start, start + _COLUMNS)
+        for axis in (0, 1):
+            low, side = detections.table[axis, part], detections.table[2 + axis, part]
+            centre = np.clip(low if int32 else low + 0.5 * side, -reach, reach).astype(kind)
+            near[2 * axis, part] = centre
+            upper = np.clip(low + side, -reach, reach).astype(kind) if int32 else centre
+            near[2 * axis + 1, part] = -upper
     faces = np.stack([gx2, -gx1, gy2, -gy1]) + margin
     return near, faces.astype(kind)
