@@ -152,6 +152,8 @@ class Config:
     tables: dict[str, Any] = field(default_factory=dict)
     gates: dict[str, Any] = field(default_factory=dict)
     landmarks: dict[str, Any] = field(default_factory=dict)
+    inference: dict[str, dict[str, Any]] = field(default_factory=dict)
+    prediction_shards: int = 1
 
     def model(self, name: str) -> Model:
         """Return a model by name.
@@ -335,6 +337,8 @@ def load_config(folder: Path | str = DEFAULT_FOLDER, overrides: Mapping[str, Any
         tables=value["tables"],
         gates=value["gates"],
         landmarks=value["landmarks"],
+        inference=value["inference"],
+        prediction_shards=value["prediction_shards"],
     )
 
 
