@@ -9,6 +9,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/datasets.smk"
 include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/onnx.smk"
 include: "workflow/rules/caffe.smk"

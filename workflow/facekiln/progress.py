@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 log = logging.getLogger("facekiln")
 
@@ -26,11 +28,14 @@ def set_up_logging(log_file: Path | None = None) -> None:
         log.addHandler(written)
 
 
-def progress_bar(total: int, what: str, unit: str = "it") -> tqdm:
+def progress_bar(total: int, what: str, unit: str = "it", initial: int = 0) -> tqdm:
     """Return a bar with time left; `update(n)` moves it, `set_postfix(loss=...)` shows figures."""
+    from tqdm import tqdm  # slow to import, and every verb imports this module
+
     quiet = not sys.stderr.isatty()
     return tqdm(
         total=total,
+        initial=initial,
         desc=what,
         unit=unit,
         file=sys.stderr,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from facekiln.config import WEIGHTS_SECTION, Config, known
+from facekiln.config import WEIGHTS_SECTION, Config, known, load_recipe
 from facekiln.errors import KilnError
 from facekiln.models.registry import UPSAMPLING
 
@@ -87,6 +87,26 @@ class Targets:
     def checkpoint_of(self, wildcards: Wildcards) -> str:
         """Return the checkpoint of a rule's `model`, its `size` being known (see `checkpoint`)."""
         return self.checkpoint(wildcards.model, getattr(wildcards, "size", None))
+
+    def audits_of(self, wildcards: Wildcards) -> list[str]:
+        """Return the audits of the datasets that a rule's `model` is trained and judged on."""
+        from facekiln.training.recipe import datasets_of
+
+        recipe = load_recipe(Path(self.recipe_of(wildcards)).stem)
+        for name in datasets_of(recipe):
+            self.dataset_digest(name)
+        return [f"{RESULTS}/datasets/{name}/report.json" for name in datasets_of(recipe)]
+
+    def dataset_digest(self, name: str) -> str:
+        """Return a hash of a dataset's declaration: a change of it makes a new audit.
+
+        Raises:
+            KilnError: unknown dataset (with a suggestion).
+        """
+        from facekiln.data.declared import load_datasets
+
+        datasets = load_datasets()
+        return datasets[known(name, datasets, "dataset")].digest()
 
     def recipe_of(self, wildcards: Wildcards) -> str:
         """Return the training recipe of a rule's `model`."""

@@ -1,11 +1,20 @@
-# results/checkpoints/{model}.pth: trained here on procedural faces, or fetched and pinned, or the user's own.
+# results/checkpoints/{model}.pth: trained here by a recipe, or fetched and pinned, or the user's own.
+# A training that was killed goes on from results/training/{model}/state.pth.
 
 
 rule train_checkpoint:
     input:
         recipe=checked(TARGETS.recipe_of),
+        audits=checked(TARGETS.audits_of),
     output:
-        "results/checkpoints/{model}.pth",
+        checkpoint="results/checkpoints/{model}.pth",
+        history="results/training/{model}/history.json",
+        curves=report(
+            "results/training/{model}/curves.png",
+            caption="../report/training.rst",
+            category="Training",
+            labels={"model": "{model}"},
+        ),
     log:
         "logs/checkpoints/{model}.train.log",
     benchmark:
@@ -17,9 +26,9 @@ rule train_checkpoint:
     threads: 2
     params:
         code=fingerprint("facekiln.training.train"),
-        declared=declared("network", "options", "input", "priors"),
+        declared=declared("network", "options", "input", "priors", "crop"),
     shell:
-        "facekiln --log {log} checkpoint train --model {wildcards.model} --output {output}"
+        "facekiln --log {log} checkpoint train --model {wildcards.model} --output {output.checkpoint}"
 
 
 rule fetch_checkpoint:

@@ -1,31 +1,148 @@
-"""The loop: schedule, settings put back, divergence told."""
+"""The loop: it learns, stops early, goes on after a kill with the same result, tells divergence."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
+from facekiln.config import check
 from facekiln.errors import KilnError
-from facekiln.training.batches import Arrays
-from facekiln.training.loop import deterministic, rate_at, train
-from facekiln.training.recipe import Schedule, make_recipe
-
-SCHEDULE = Schedule(rate=0.01, warm_up=0.2, weight_decay=0.0, clip_norm=10.0)
-
-
-def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
-    rates = [rate_at(SCHEDULE, step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.0001)
-    assert max(rates) == rates[20] == pytest.approx(0.01)
-    assert rates[:21] == sorted(rates[:21]) and rates[20:] == sorted(rates[20:], reverse=True)
-    assert rates[-1] < 0.00001
+from facekiln.training.device import choose_device, deterministic
+from facekiln.training.loop import Trainer
+from facekiln.training.recipe import Recipe, make_recipe
+from facekiln.training.state import StateFile
+from facekiln.training.task import Arrays
 
 
-def test_no_warm_up_starts_at_the_peak() -> None:
-    assert rate_at(Schedule(0.01, 0.0, 0.0, 1.0), 0, 10) == pytest.approx(0.01)
+class Kill(BaseException):
+    """Stands for a SIGKILL between two steps."""
+
+
+class Wish:
+    """A task without pictures: outputs should be 0.7. Its judgement gets worse after `best` steps."""
+
+    epoch_steps = 5
+
+    def __init__(self, steps: int, best: int = 10**9, kill_at: int | None = None) -> None:
+        self.steps, self.best, self.kill_at, self.judged = steps, best, kill_at, 0
+
+    def batch(self, step: int) -> Arrays:
+        if step == self.kill_at:
+            raise Kill
+        rng = np.random.default_rng(step)
+        noise = rng.normal(0, 0.05, (4, 3, 8, 8)).astype(np.float32)
+        return {"images": noise, "wish": np.full((4, 2), 0.7, np.float32)}
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        error = (outputs[0] - batch["wish"]).abs()
+        return {"near": error.mean(), "far": 0.5 * error.max()}
+
+    def judge(self, network: nn.Module) -> dict[str, Any]:
+        assert not network.training
+        self.judged += 1
+        return {"ap": 1.0 - abs(self.judged - self.best) / 100}
+
+
+class Two(nn.Module):
+    """A convolution, a norm with statistics, and two numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.last(self.norm(self.conv(images)).mean(dim=(2, 3))),)
+
+
+def recipe_of(raw: dict[str, Any], **change: Any) -> Recipe:
+    return make_recipe(check({**raw, **change}, "recipe", "x"))
+
+
+def trained(recipe: Recipe, task: Wish, saved: StateFile | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    with deterministic(recipe.seed, 1):
+        network = Two()
+        trainer = Trainer(network, task, recipe, choose_device(recipe))
+        figures = trainer.run(saved)
+    return network, {**figures, "history": trainer.history.record()}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_it_learns_and_ends_in_evaluation_mode(raw_recipe: dict[str, Any], kind: str) -> None:
+    recipe = recipe_of(raw_recipe, optimiser={"kind": kind}, schedule={"rate": 0.05})
+    network, figures = trained(recipe, Wish(150))
+    assert not network.training
+    assert figures["loss"] < 0.1 and figures["steps"] == 150 and not figures["stopped_early"]
+    assert all(key in figures["history"]["curve"][0] for key in ("near", "far", "loss", "rate", "step"))
+
+
+def test_bfloat16_learns_too(raw_recipe: dict[str, Any]) -> None:
+    recipe = recipe_of(raw_recipe, amp="bfloat16", schedule={"rate": 0.05})
+    network, figures = trained(recipe, Wish(150))
+    assert figures["loss"] < 0.15
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+@pytest.mark.parametrize("ema", [0, 0.9])
+@pytest.mark.parametrize("kill_at", [11, 37])
+def test_a_killed_training_ends_as_if_it_had_not_been(
+    raw_recipe: dict[str, Any], tmp_path: Path, ema: float, kill_at: int
+) -> None:
+    recipe = recipe_of(raw_recipe, ema=ema, validate={**raw_recipe["validate"], "every": 10})
+    expected, told = trained(recipe, Wish(50, best=3))
+    saved = StateFile(tmp_path / "state.pth", "key", every=0)
+    with pytest.raises(Kill):
+        trained(recipe, Wish(50, best=3, kill_at=kill_at), saved)
+    again = Wish(50, best=3)
+    again.judged = kill_at // 10
+    network, figures = trained(recipe, again, StateFile(tmp_path / "state.pth", "key", every=1e9))
+    assert figures == told
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[key]), key
+
+
+def test_it_stops_early_and_keeps_the_best(raw_recipe: dict[str, Any]) -> None:
+    validate = {**raw_recipe["validate"], "every": 10, "patience": 2}
+    recipe = recipe_of(raw_recipe, validate=validate)
+    network, figures = trained(recipe, Wish(200, best=3))
+    assert figures["stopped_early"] and figures["steps"] == 50 and figures["ap"] == 1.0
+    same, _ = trained(recipe_of(raw_recipe), Wish(200, best=3))
+    assert not torch.equal(network.state_dict()["last.weight"], same.state_dict()["last.weight"])
+
+
+def test_every_is_in_epochs_where_the_length_is(raw_recipe: dict[str, Any]) -> None:
+    del raw_recipe["steps"]
+    recipe = recipe_of(raw_recipe, epochs=4, validate={**raw_recipe["validate"], "every": 2})
+    _, figures = trained(recipe, Wish(20))
+    assert [entry["step"] for entry in figures["history"]["judged"]] == [10, 20]
+
+
+def test_frozen_norms_keep_their_statistics(raw_recipe: dict[str, Any]) -> None:
+    counts = {}
+    for share in (0.0, 0.5, 1.0):
+        network, _ = trained(recipe_of(raw_recipe, freeze_norms=share), Wish(20))
+        counts[share] = int(network.state_dict()["norm.num_batches_tracked"])
+    assert counts == {0.0: 20, 0.5: 10, 1.0: 0}
+
+
+def test_a_goal_that_the_task_has_not_is_told(raw_recipe: dict[str, Any]) -> None:
+    with pytest.raises(KilnError, match="no figure 'map'"):
+        trained(recipe_of(raw_recipe, goal={"metric": "map", "least": 0}), Wish(2))
+
+
+def test_divergence_is_told_with_its_step(raw_recipe: dict[str, Any]) -> None:
+    class Broken(Wish):
+        def batch(self, step: int) -> Arrays:
+            value = super().batch(step)
+            return value if step < 1 else {**value, "wish": np.full((4, 2), np.nan, np.float32)}
+
+    with pytest.raises(KilnError, match=r"step 1.*diverged"):
+        trained(recipe_of(raw_recipe), Broken(5))
 
 
 def test_torch_is_left_as_it_was() -> None:
@@ -37,34 +154,34 @@ def test_torch_is_left_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
-class Numbers(torch.nn.Module):
-    """Learns one box offset, no picture needed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loc = torch.nn.Parameter(torch.zeros(4))
-        self.scores = torch.nn.Parameter(torch.zeros(2))
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        b = len(images)
-        return self.loc.expand(b, 6, 4), self.scores.expand(b, 6, 2), torch.zeros(b, 6, 10)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there_is_told(raw_recipe: dict[str, Any]) -> None:
+    with pytest.raises(KilnError, match="no GPU"):
+        choose_device(recipe_of(raw_recipe, device="cuda"))
+    assert choose_device(recipe_of(raw_recipe, device="auto")).name() == "cpu float32"
+    with pytest.raises(KilnError, match="float16 needs a GPU"):
+        choose_device(recipe_of(raw_recipe, amp="float16"))
 
 
-def batch(value: float) -> Arrays:
-    loc = np.full((2, 6, 4), value, np.float32)
-    return Arrays(
-        np.zeros((2, 3, 8, 8), np.float32), np.ones((2, 6), np.int8), loc, np.zeros((2, 6, 10), np.float32)
-    )
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_float16_learns_on_a_gpu(raw_recipe: dict[str, Any]) -> None:
+    recipe = recipe_of(raw_recipe, device="cuda", amp="float16", schedule={"rate": 0.05})
+    network, figures = trained(recipe, Wish(150))
+    assert figures["loss"] < 0.2 and next(network.parameters()).device.type == "cpu"
 
 
-def test_it_learns_and_ends_in_evaluation_mode(raw_recipe: dict[str, Any]) -> None:
-    raw_recipe |= {"steps": 120, "schedule": {**raw_recipe["schedule"], "rate": 0.05}}
-    network = Numbers()
-    train(network, make_recipe(raw_recipe), [batch(0.7)] * 120)
-    assert network.loc.detach().numpy() == pytest.approx([0.7] * 4, abs=0.05)
-    assert not network.training
+def test_a_state_of_another_training_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "state.pth"
+    StateFile(path, "one").save({"step": 3})
+    assert StateFile(path, "one").load() == {"step": 3}
+    assert StateFile(path, "two").load() is None
+    assert not path.exists() and (tmp_path / "state.pth.other").is_file()
 
 
-def test_divergence_is_told_with_its_step(raw_recipe: dict[str, Any]) -> None:
-    with pytest.raises(KilnError, match=r"step 1.*diverged"):
-        train(Numbers(), make_recipe(raw_recipe), [batch(0.1), batch(float("nan"))])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"<html>"])
+def test_a_damaged_state_is_told(tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "state.pth"
+    StateFile(path, "one").save({"step": torch.arange(1000)})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(KilnError, match="remove it to train from the start"):
+        StateFile(path, "one").load()

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facekiln.config import Priors
-from facekiln.training.matching import BACKGROUND, FACE, IGNORED, Targets, corners, match
-from facekiln.training.recipe import Matching
+from facekiln.training.matching import BACKGROUND, FACE, IGNORED, Matching, Targets, corners, match
 from facekiln.vision.decode import decode_boxes, decode_landmarks
 from facekiln.vision.priors import make_priors
 
@@ -89,6 +88,17 @@ def test_priors_on_an_ignored_face_stay_out() -> None:
 def test_a_learned_face_wins_over_an_ignored_one() -> None:
     targets = matched([[20, 20, 52, 52]], np.array([[20.0, 20.0, 60.0, 60.0]]))
     assert (targets.labels == FACE).any()
+
+
+def test_a_face_without_landmarks_is_learned_without() -> None:
+    boxes = np.array([[20.0, 20, 52, 52], [100, 100, 132, 132]]) / SIDE
+    points = points_of(boxes)
+    points[1, 3] = np.nan
+    targets = match(boxes, points, NONE, GRID, PRIORS.variances, RULE)
+    learned, pointed = targets.labels == FACE, targets.pointed
+    assert pointed.any() and (learned & ~pointed).any() and not (pointed & ~learned).any()
+    assert np.isfinite(targets.landms).all()
+    assert (GRID[pointed, 0] < 0.5).all() and (GRID[learned & ~pointed, 0] > 0.5).all()
 
 
 def test_corners_are_those_of_the_priors() -> None:

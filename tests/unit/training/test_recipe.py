@@ -10,7 +10,8 @@ import yaml
 
 from facekiln.config import check, load_config, load_recipe
 from facekiln.errors import KilnError
-from facekiln.training.recipe import make_recipe
+from facekiln.training.detection import batch_kinds
+from facekiln.training.recipe import Goal, datasets_of, make_recipe
 
 
 def test_every_model_that_names_a_recipe_has_it(root: Path) -> None:
@@ -19,21 +20,34 @@ def test_every_model_that_names_a_recipe_has_it(root: Path) -> None:
     assert "retinaface_synthetic" in named
     for name in named:
         recipe = make_recipe(load_recipe(name, root / "config"))
-        assert recipe.threads == 2
-        assert recipe.minimum_ap >= 0.9
-        assert recipe.held_out.count >= 200 and recipe.held_out.side == 640
+        assert recipe.threads == 2 and recipe.device == "cpu"  # the same bytes on every machine
+        assert recipe.goal.limit() > 0
+        assert recipe.validate.source.drawn and recipe.validate.source.drawn.count >= 200
+
+
+def test_every_shipped_recipe_is_whole(root: Path) -> None:
+    for path in (root / "config" / "training").glob("*.yaml"):
+        make_recipe(load_recipe(path.stem, root / "config"))
 
 
 def test_defaults_are_those_of_pytorch_retinaface(raw_recipe: dict[str, Any]) -> None:
     """Overlap 0.35, seven negatives, box weight 2 (Pytorch_Retinaface: multibox_loss.py, train.py)."""
-    recipe = make_recipe(raw_recipe)
-    assert (recipe.matching.overlap, recipe.loss.negatives, recipe.loss.boxes) == (0.35, 7, 2)
+    settings = make_recipe(raw_recipe).settings
+    assert settings["matching"]["overlap"] == 0.35
+    assert (settings["loss"]["negatives"], settings["loss"]["boxes"]) == (7, 2)
 
 
 def test_face_sizes_are_sorted(raw_recipe: dict[str, Any]) -> None:
-    raw_recipe["scenes"]["face_size"] = [60, 14]
-    assert make_recipe(raw_recipe).scenes.face_size == (14.0, 60.0)
-    assert make_recipe(raw_recipe).scenes.style().face_size == (14.0, 60.0)
+    raw_recipe["train"][0]["drawn"]["face_size"] = [60, 14]
+    drawn = make_recipe(raw_recipe).train[0].drawn
+    assert drawn and drawn.face_size == (14.0, 60.0) and drawn.style().face_size == (14.0, 60.0)
+
+
+def test_defaults_inside_lists_are_filled_in() -> None:
+    value = {"title": "x", "steps": 1, "train": [{"drawn": {}}], "validate": {"drawn": {}}}
+    filled = check(value, "recipe", "x.yaml")
+    assert filled["train"][0]["drawn"]["count"] == 600
+    assert filled["validate"]["drawn"]["size"] == [448, 448]
 
 
 @pytest.mark.parametrize(
@@ -41,21 +55,72 @@ def test_face_sizes_are_sorted(raw_recipe: dict[str, Any]) -> None:
     [
         ({"stpes": 3}, "did you mean 'steps'"),
         ({"steps": 0}, "steps"),
-        ({"batches": [{"side": 100, "pictures": 2, "share": 1}]}, "batches.0.side"),
-        ({"batches": []}, "batches"),
+        ({"detection": {"batches": [{"size": [100], "pictures": 2}]}}, "detection.batches.0.size"),
+        ({"detection": {"batches": []}}, "detection.batches"),
         ({"schedule": {"rate": 0}}, "schedule.rate"),
-        ({"minimum_ap": 1.1}, "minimum_ap"),
+        ({"optimiser": {"kind": "lamb"}}, "optimiser.kind"),
+        ({"goal": {"most": 1}}, "goal"),
         ({"threads": 0}, "threads"),
+        ({"ema": 1}, "ema"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    value = {"title": "x", "steps": 1, "batches": [{"side": 64, "pictures": 2, "share": 1}], **change}
+    value = {"title": "x", "steps": 1, "train": [{"drawn": {}}], "validate": {"drawn": {}}, **change}
     path = tmp_path / "training" / "mine.yaml"
     path.parent.mkdir()
     path.write_text(yaml.safe_dump(value))
     with pytest.raises(KilnError) as caught:
         load_recipe("mine", tmp_path)
     assert told in str(caught.value) and "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"epochs": 2}, "either `steps` or `epochs`"),
+        ({"train": [{"share": 0.5}]}, r"train\.0: a source is either"),
+        ({"train": [{"drawn": {}, "dataset": "x"}]}, "a source is either"),
+        ({"goal": {"metric": "ap"}}, "either `least` or `most`"),
+        ({"goal": {"metric": "ap", "least": 1, "most": 1}}, "either `least` or `most`"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    raw_recipe: dict[str, Any], change: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(KilnError, match=told):
+        make_recipe(check({**raw_recipe, **change}, "recipe", "x"))
+
+
+def test_one_task_is_needed(raw_recipe: dict[str, Any]) -> None:
+    del raw_recipe["detection"]
+    with pytest.raises(KilnError, match="give one section"):
+        make_recipe(raw_recipe)
+
+
+def test_shares_are_all_or_none(raw_recipe: dict[str, Any]) -> None:
+    raw_recipe["train"].append({**raw_recipe["train"][0], "share": 0.5})
+    with pytest.raises(KilnError, match="every source a `share`, or none"):
+        make_recipe(raw_recipe)
+
+
+def test_goals_know_their_direction() -> None:
+    more, less = Goal("ap", least=0.9), Goal("nme", most=0.1)
+    assert more.better(0.8, 0.7) and less.better(0.7, 0.8) and not less.better(0.8, 0.7)
+    assert more.reached(0.9) and not more.reached(0.89) and less.reached(0.1) and not less.reached(0.11)
+    assert not more.reached(float("nan")) and not less.reached(float("nan"))
+    assert (more.limit(), less.limit()) == (0.9, 0.1)
+
+
+def test_crops_show_faces_of_sizes_that_fit(raw_recipe: dict[str, Any]) -> None:
+    kinds = batch_kinds(raw_recipe["detection"])
+    assert [kind.cut.faces for kind in kinds] == [(9, 0.95 * 64), (9, 0.95 * 96)]
+    raw_recipe["detection"]["batches"][0]["faces"] = [50, 20]
+    assert batch_kinds(raw_recipe["detection"])[0].cut.faces == (20, 50)
+
+
+def test_the_datasets_of_a_recipe_are_named_once() -> None:
+    value = {"train": [{"dataset": "a"}, {"drawn": {}}, {"dataset": "b"}], "validate": {"dataset": "a"}}
+    assert datasets_of(value) == ["a", "b"]
 
 
 def test_an_unknown_recipe_gets_a_suggestion(root: Path) -> None:

@@ -1,7 +1,8 @@
-"""From a recipe to a checkpoint: the same bytes, or nothing at all."""
+"""From a recipe to a checkpoint: the same bytes, killed or not, or nothing at all."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,7 +18,11 @@ from facekiln.config import Model
 from facekiln.errors import GateError
 from facekiln.models.checkpoint import read_checkpoint
 from facekiln.models.registry import build_network
-from facekiln.training.train import train_checkpoint
+from facekiln.training.train import Outputs, train_checkpoint
+
+
+def outputs(folder: Path, name: str = "x.pth") -> Outputs:
+    return Outputs(folder / name, folder / f"{name}.training")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -26,16 +31,18 @@ def test_two_runs_give_the_same_bytes_whatever_the_file_is_called(
 ) -> None:
     """torch.save writes a file's name into the archive; a checkpoint must not depend on it."""
     raw_recipe["threads"] = threads
-    paths = [tmp_path / "one.pth", tmp_path / "another_name.pth"]
-    metrics = [train_checkpoint(model, raw_recipe, path) for path in paths]
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert metrics[0] == metrics[1]
-    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    places = [outputs(tmp_path, "one.pth"), outputs(tmp_path, "another_name.pth")]
+    figures = [train_checkpoint(model, raw_recipe, place) for place in places]
+    assert figures[0] == figures[1]
+    assert places[0].checkpoint.read_bytes() == places[1].checkpoint.read_bytes()
+    for name in ("curves.png", "history.json"):
+        assert (places[0].folder / name).read_bytes() == (places[1].folder / name).read_bytes()
+    assert sorted(item.name for item in places[0].folder.iterdir()) == ["curves.png", "history.json"]
 
 
 def test_another_seed_gives_other_weights(model: Model, raw_recipe: dict[str, Any], tmp_path: Path) -> None:
     for seed in (1, 2):
-        train_checkpoint(model, {**raw_recipe, "steps": 1, "seed": seed}, tmp_path / f"{seed}.pth")
+        train_checkpoint(model, {**raw_recipe, "steps": 1, "seed": seed}, outputs(tmp_path, f"{seed}.pth"))
     one, two = (read_checkpoint(tmp_path / f"{seed}.pth").state for seed in (1, 2))
     assert any(not torch.equal(one[key], two[key]) for key in one)
 
@@ -44,25 +51,32 @@ def test_the_checkpoint_says_what_its_tensors_do_not(
     model: Model, raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "x.pth"
-    metrics = train_checkpoint(model, raw_recipe, path)
+    figures = train_checkpoint(model, raw_recipe, outputs(tmp_path))
     value = torch.load(path, weights_only=True)
     assert set(value) == {"state_dict", "facekiln"}
     meta = value["facekiln"]
     assert meta["format"] == 1 and meta["model"] == "retinaface"
     assert meta["declaration"]["options"] == {"leaky_slope": 0.1}
-    assert meta["recipe"]["steps"] == 4 and meta["metrics"] == metrics
-    assert meta["data"]["held_out_scenes"] == 3 and meta["data"]["train_faces"] > 0
+    assert meta["recipe"] == raw_recipe and meta["metrics"] == figures
+    assert meta["data"]["held_out"][0]["pictures"] == 3 and meta["data"]["train"][0]["faces"] > 0
+    assert len(meta["data"]["sha256"]) == 64
+    assert meta["torch"] == torch.__version__ and meta["device"] == "cpu float32"
     network = build_network(model)
     network.load_state_dict(value["state_dict"], strict=True)
     assert read_checkpoint(path).meta == meta
     assert path.read_bytes()[:2] == b"PK"
 
 
-def test_a_missed_gate_writes_nothing(model: Model, raw_recipe: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="minimum_ap") as caught:
-        train_checkpoint(model, {**raw_recipe, "minimum_ap": 0.99}, tmp_path / "x.pth")
+def test_a_missed_goal_writes_no_checkpoint_but_shows_how_it_went(
+    model: Model, raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    raw_recipe["goal"] = {"metric": "ap", "least": 0.99}
+    with pytest.raises(GateError, match=r"goal\.ap") as caught:
+        train_checkpoint(model, raw_recipe, outputs(tmp_path))
     assert "0.99" in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert [item.name for item in tmp_path.iterdir()] == ["x.pth.training"]
+    history = json.loads((tmp_path / "x.pth.training/history.json").read_text())
+    assert history["judged"][0]["step"] == 4 and len(history["curve"]) == 4
 
 
 def config_with(recipe: dict[str, Any], root: Path, folder: Path) -> Path:
@@ -81,26 +95,64 @@ def command(config: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", "facekiln", *verb, "--config", str(config), "--output", str(output)]
 
 
-def test_the_command_writes_a_checkpoint_and_its_sidecar(
+def test_the_command_writes_a_checkpoint_with_sidecars(
     root: Path, raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     config = config_with(raw_recipe, root, tmp_path / "config")
     run = subprocess.run(
         command(config, tmp_path / "out/x.pth"), capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert "AP" in run.stderr
+    assert "ap 0" in run.stderr and "trained by recipe 'mini'" in run.stderr
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["x.pth", "x.pth.kiln.json"]
+    assert (tmp_path / "results/training/retinaface/curves.png.kiln.json").is_file()
 
 
-def test_the_command_ends_with_3_at_a_missed_gate(
+def test_the_command_ends_with_3_at_a_missed_goal(
     root: Path, raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = config_with({**raw_recipe, "minimum_ap": 0.99}, root, tmp_path / "config")
+    raw_recipe["goal"]["least"] = 0.99
+    config = config_with(raw_recipe, root, tmp_path / "config")
     run = subprocess.run(
         command(config, tmp_path / "out/x.pth"), capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert run.returncode == 3
     assert not (tmp_path / "out").exists()
+
+
+KILLED_IN_THE_MIDDLE = """
+import os, signal, sys
+from pathlib import Path
+from facekiln.config import load_config, load_recipe
+from facekiln.training import state, train
+from facekiln.training.loop import Trainer
+
+one = Trainer._one
+def step(self, batch):
+    if self.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    one(self, batch)
+Trainer._one = step
+state.StateFile.is_due = lambda self: True
+config, folder = sys.argv[1], Path(sys.argv[2])
+model = load_config(config).model("retinaface")
+train.train_checkpoint(model, load_recipe("mini", config), train.Outputs(folder / "x.pth", folder / "t"))
+"""
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
+    model: Model, root: Path, raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    raw_recipe |= {"steps": 6, "ema": 0.9}
+    config = config_with(raw_recipe, root, tmp_path / "config")
+    folder = tmp_path / "killed"
+    run = subprocess.run([sys.executable, "-c", KILLED_IN_THE_MIDDLE, config, folder], check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert [item.name for item in (folder / "t").iterdir()] == ["state.pth"]
+    assert torch.load(folder / "t/state.pth", weights_only=True)["state"]["step"] == 3
+    train_checkpoint(model, raw_recipe, Outputs(folder / "x.pth", folder / "t"))
+    train_checkpoint(model, raw_recipe, outputs(tmp_path))
+    assert (folder / "x.pth").read_bytes() == (tmp_path / "x.pth").read_bytes()
+    assert (folder / "t/curves.png").read_bytes() == (tmp_path / "x.pth.training/curves.png").read_bytes()
 
 
 def test_an_interruption_leaves_nothing(root: Path, raw_recipe: dict[str, Any], tmp_path: Path) -> None:

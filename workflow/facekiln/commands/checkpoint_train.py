@@ -1,4 +1,4 @@
-"""`facekiln checkpoint train`: a model from scratch on procedural faces."""
+"""`facekiln checkpoint train`: a model from scratch by its recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def add_train(verbs: Any) -> None:
         verbs,
         "train",
         _train,
-        "train a model from scratch by its recipe; refuse to write one that misses its minimum AP",
+        "train a model from scratch by its recipe; go on where a killed training stopped; "
+        "refuse to write one that misses its goal",
         "facekiln checkpoint train --model retinaface --output results/checkpoints/retinaface.pth",
     )
     train.add_argument("--model", required=True)
@@ -23,6 +24,15 @@ def add_train(verbs: Any) -> None:
         "--recipe", help="a file of config/training, without its ending (default: the model's)"
     )
     train.add_argument("--output", type=Path, required=True)
+    train.add_argument(
+        "--folder",
+        type=Path,
+        help="for the curves, the history and the state of a training that is not finished "
+        "(default: results/training/MODEL)",
+    )
+    train.add_argument(
+        "--reports", type=Path, default=Path("results/datasets"), help="audits of the datasets"
+    )
     train.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
 
 
@@ -39,15 +49,19 @@ def _train(options: argparse.Namespace) -> None:
             "has no recipe", file=f"config/models/{model.name}.yaml", hint="name one: --recipe NAME"
         )
     recipe = load_recipe(name, options.config)
-    from facekiln.training.train import train_checkpoint
+    from facekiln.training.sources import Places
+    from facekiln.training.train import CURVES, HISTORY, Outputs, train_checkpoint
 
-    metrics = train_checkpoint(model, recipe, options.output)
+    folder = options.folder or Path("results/training") / model.name
+    figures = train_checkpoint(
+        model, recipe, Outputs(options.output, folder), Places(options.config, options.reports)
+    )
     write_record(
-        options.output,
+        [options.output, folder / CURVES, folder / HISTORY],
         verb="checkpoint train",
         inputs=[options.config / "training" / f"{name}.yaml"],
         settings={"model": model.name, "seed": recipe["seed"], "threads": recipe["threads"]},
         tools=tool_versions("torch", "numpy", "opencv-python-headless"),
-        facts=metrics,
+        facts=figures,
     )
-    log.info("%s: AP %.4f on held-out procedural faces", options.output, metrics["ap"])
+    log.info("%s: trained by recipe '%s'", options.output, name)

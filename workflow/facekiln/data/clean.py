@@ -101,14 +101,15 @@ def cleaned(declared: Declared, dataset: Listing, report: Mapping[str, Any]) -> 
 
     def clean(index: int) -> Sample | None:
         sample = dataset[index]
-        size = report["sizes"].get(sample.source)
+        stated = report["sizes"].get(sample.source)
+        size = (stated[0], stated[1]) if stated else sample.size
         clipped = {int(face): box for face, box in report["clipped"].get(sample.source, {}).items()}
         return clean_sample(
-            sample,
+            replace(sample, size=size),
             report["dropped"].get(sample.source, ()),
             clipped,
             declared.small_faces,
-            (size[0], size[1]) if size else sample.size,
+            size,
         )
 
     kept = [index for index, source in enumerate(dataset.sources) if source not in report["skipped"]]

@@ -11,9 +11,9 @@ import cv2
 
 from facekiln.data.procedural import Scene, Style, draw_scene, scene_seed
 from facekiln.progress import progress_bar
-from facekiln.training.recipe import Scenes
+from facekiln.training.recipe import Drawn
 
-_Task = tuple[int, int, Style]
+_Task = tuple[int, tuple[int, int], Style]
 
 
 def _quiet_worker() -> None:
@@ -23,8 +23,7 @@ def _quiet_worker() -> None:
 
 
 def _draw(task: _Task) -> Scene:
-    seed, side, style = task
-    return draw_scene(seed, (side, side), style)
+    return draw_scene(*task)
 
 
 def _drawn(tasks: list[_Task], processes: int) -> Iterator[Scene]:
@@ -41,19 +40,19 @@ def _drawn(tasks: list[_Task], processes: int) -> Iterator[Scene]:
             raise
 
 
-def draw_pool(scenes: Scenes, purpose: str, seed: int, processes: int) -> list[Scene]:
+def draw_pool(wanted: Drawn, purpose: str, seed: int, processes: int) -> list[Scene]:
     """Draw a set of scenes.
 
     Args:
-        scenes: how many, how large, with which faces.
+        wanted: how many, how large, with which faces.
         purpose: "train" or "held-out"; sets of two purposes share no seed.
         seed: the recipe's.
         processes: how many draw; the result does not depend on it.
     """
-    seeds = [scene_seed(purpose, seed, index) for index in range(scenes.count)]
+    seeds = [scene_seed(purpose, seed, index) for index in range(wanted.count)]
     drawn = []
-    with progress_bar(scenes.count, f"draw {purpose}", "scene") as bar:
-        for scene in _drawn([(seed, scenes.side, scenes.style()) for seed in seeds], processes):
+    with progress_bar(wanted.count, f"draw {purpose}", "scene") as bar:
+        for scene in _drawn([(seed, wanted.size, wanted.style()) for seed in seeds], processes):
             drawn.append(scene)
             bar.update(1)
     return drawn

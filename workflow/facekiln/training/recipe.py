@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from facekiln.data.procedural import Style
+from facekiln.errors import KilnError
+
+TASKS = ("detection", "landmarks")
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """Drawn square scenes: how many, how large, with which faces (see workflow/schemas/recipe.yaml)."""
+class Drawn:
+    """Drawn scenes: how many, of which (height, width), with which faces."""
 
     count: int
-    side: int
+    size: tuple[int, int]
     face_size: tuple[float, float]
     most_faces: int
 
@@ -24,79 +27,170 @@ class Scenes:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One kind of batch: `pictures` crops of `side` pixels, in this share of the steps."""
+class Source:
+    """Where samples come from: drawn scenes, or a dataset by name; `share` of the samples, None by size."""
 
-    side: int
-    pictures: int
-    share: float
+    drawn: Drawn | None = None
+    dataset: str | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """One cycle of AdamW."""
+class Validation:
+    """What is judged: `count` of the source's pictures at a `size` label (None: all; as they are), and when.
 
-    rate: float
-    warm_up: float
+    `every` is in steps, or in epochs where the training's length is.
+    """
+
+    source: Source
+    count: int | None
+    size: str | None
+    every: int
+    patience: int
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The figure that decides: more is better where `least` is given, less where `most` is."""
+
+    metric: str
+    least: float | None = None
+    most: float | None = None
+
+    def better(self, new: float, old: float) -> bool:
+        """Tell whether a figure is better than another."""
+        return new < old if self.most is not None else new > old
+
+    def reached(self, value: float) -> bool:
+        """Tell whether a figure is good enough; one that is no number never is."""
+        return value <= self.most if self.most is not None else value >= (self.least or 0.0)
+
+    def limit(self) -> float:
+        """Return the figure to reach."""
+        return self.most if self.most is not None else (self.least or 0.0)
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Which optimiser, and its settings."""
+
+    kind: str
     weight_decay: float
+    momentum: float
     clip_norm: float
 
 
 @dataclass(frozen=True)
-class Matching:
-    """Which priors learn a face."""
+class Schedule:
+    """The learning rate over the training (see `facekiln.training.schedule.rate_at`)."""
 
-    overlap: float
-    least_overlap: float
-    least_face: float
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the parts of the loss, and hard negatives per positive."""
-
-    boxes: float
-    scores: float
-    landmarks: float
-    negatives: int
+    kind: str
+    rate: float
+    warm_up: float
+    at: tuple[float, ...] = ()
+    factor: float = 0.1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training, whole; two runs of it give the same bytes."""
+    """What every training has; the task's own section is `settings`, as the schema left it.
+
+    Attributes:
+        task: "detection" or "landmarks".
+        settings: the section of that name.
+    """
 
     title: str
     seed: int
     threads: int
-    steps: int
-    scenes: Scenes
-    batches: tuple[Batch, ...]
+    device: str
+    amp: str
+    steps: int | None
+    epochs: int | None
+    optimiser: Optimiser
     schedule: Schedule
-    matching: Matching
-    loss: LossWeights
-    held_out: Scenes
-    score_threshold: float
-    minimum_ap: float
+    ema: float
+    freeze_norms: float
+    train: tuple[Source, ...]
+    validate: Validation
+    goal: Goal
+    task: str
+    settings: Mapping[str, Any]
 
 
-def _scenes(value: Mapping[str, Any]) -> Scenes:
-    low, high = sorted(value["face_size"])
-    return Scenes(value["count"], value["side"], (float(low), float(high)), value["most_faces"])
+def sorted_range(value: Sequence[float]) -> tuple[float, float]:
+    """Return two numbers, the smaller first."""
+    low, high = sorted(value)
+    return float(low), float(high)
+
+
+def _drawn(value: Mapping[str, Any]) -> Drawn:
+    return Drawn(
+        value["count"],
+        (value["size"][0], value["size"][1]),
+        sorted_range(value["face_size"]),
+        value["most_faces"],
+    )
+
+
+def _source(value: Mapping[str, Any], where: str, title: str) -> Source:
+    if ("drawn" in value) == ("dataset" in value):
+        raise _fault(title, where, "a source is either `drawn` or a `dataset`")
+    drawn = _drawn(value["drawn"]) if "drawn" in value else None
+    return Source(drawn, value.get("dataset"), value.get("share"))
+
+
+def _fault(title: str, where: str, what: str) -> KilnError:
+    return KilnError(what, file=f"recipe '{title}'", where=where, hint="see workflow/schemas/recipe.yaml")
 
 
 def make_recipe(value: Mapping[str, Any]) -> Recipe:
-    """Return the typed form of a checked recipe (`facekiln.config.load_recipe`)."""
+    """Return the typed form of a checked recipe (`facekiln.config.load_recipe`).
+
+    Raises:
+        KilnError: it says two things at once, or neither: length, source, goal, task.
+    """
+    title = value["title"]
+    if ("steps" in value) == ("epochs" in value):
+        raise _fault(title, "steps", "give either `steps` or `epochs`")
+    tasks = [task for task in TASKS if task in value]
+    if len(tasks) != 1:
+        raise _fault(title, "detection", "give one section: " + " or ".join(f"`{task}`" for task in TASKS))
+    goal = value.get("goal", {"metric": "ap", "least": 0.0})
+    if ("least" in goal) == ("most" in goal):
+        raise _fault(title, "goal", "give either `least` or `most`")
+    sources = tuple(_source(item, f"train.{index}", title) for index, item in enumerate(value["train"]))
+    shares = [source.share for source in sources]
+    if None in shares and set(shares) != {None}:
+        raise _fault(title, "train", "give every source a `share`, or none")
+    validate = value["validate"]
     return Recipe(
-        title=value["title"],
+        title=title,
         seed=value["seed"],
         threads=value["threads"],
-        steps=value["steps"],
-        scenes=_scenes(value["scenes"]),
-        batches=tuple(Batch(**batch) for batch in value["batches"]),
-        schedule=Schedule(**value["schedule"]),
-        matching=Matching(**value["matching"]),
-        loss=LossWeights(**value["loss"]),
-        held_out=_scenes(value["held_out"]),
-        score_threshold=value["held_out"]["score_threshold"],
-        minimum_ap=value["minimum_ap"],
+        device=value["device"],
+        amp=value["amp"],
+        steps=value.get("steps"),
+        epochs=value.get("epochs"),
+        optimiser=Optimiser(**value["optimiser"]),
+        schedule=Schedule(**{**value["schedule"], "at": tuple(sorted(value["schedule"]["at"]))}),
+        ema=value["ema"],
+        freeze_norms=value["freeze_norms"],
+        train=sources,
+        validate=Validation(
+            _source(validate, "validate", title),
+            validate.get("count"),
+            validate.get("size"),
+            validate["every"],
+            validate["patience"],
+        ),
+        goal=Goal(**goal),
+        task=tasks[0],
+        settings=value[tasks[0]],
     )
+
+
+def datasets_of(value: Mapping[str, Any]) -> list[str]:
+    """Return the names of the datasets that a checked recipe trains on or is judged on, each once."""
+    named = [source.get("dataset") for source in (*value["train"], value["validate"])]
+    return list(dict.fromkeys(name for name in named if name))

@@ -21,6 +21,9 @@ class Task(Protocol):
     steps: int
     epoch_steps: int  # steps that take each sample about once
 
+    def start(self, network: nn.Module) -> None:
+        """Give a fresh network first weights that fit the data, where the task knows better ones."""
+
     def batch(self, step: int) -> Arrays:
         """Return a step's batch: "images" float32 [B,3,h,w] and what the loss needs.
 

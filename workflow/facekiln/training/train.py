@@ -1,10 +1,12 @@
-"""A checkpoint from a recipe: draw, train, judge on scenes never seen, and only then write."""
+"""A checkpoint from a recipe: samples, training, judgement, and only then a file."""
 
 from __future__ import annotations
 
 import io
-import time
+import json
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,120 +14,132 @@ import cv2
 import torch
 from torch import nn
 
-from facekiln.artifact import write_bytes
+from facekiln.artifact import sha256_of_text, write_bytes, write_json
 from facekiln.config import Model
-from facekiln.errors import GateError, KilnError
+from facekiln.errors import GateError
 from facekiln.models.checkpoint import META, META_FORMAT
 from facekiln.models.registry import build_network
 from facekiln.progress import log
-from facekiln.training.batches import BatchMaker
-from facekiln.training.held_out import evaluate
-from facekiln.training.loop import deterministic, train
-from facekiln.training.pool import draw_pool
-from facekiln.training.recipe import make_recipe
+from facekiln.training.detection import DetectionTask
+from facekiln.training.device import choose_device, deterministic
+from facekiln.training.landmark_task import LandmarkTask
+from facekiln.training.loop import Trainer
+from facekiln.training.recipe import Recipe, make_recipe
+from facekiln.training.sources import Places, Pool, open_pools
+from facekiln.training.state import StateFile
+from facekiln.training.task import Task
+
+CURVES, HISTORY, STATE = "curves.png", "history.json", "state.pth"
 
 
-def train_checkpoint(model: Model, raw_recipe: dict[str, Any], output: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outputs:
+    """Where a training writes: the checkpoint, and a folder for its curves, history and state."""
+
+    checkpoint: Path
+    folder: Path
+
+
+def train_checkpoint(
+    model: Model, raw_recipe: dict[str, Any], outputs: Outputs, places: Places | None = None
+) -> dict[str, Any]:
     """Train a model from scratch by a recipe and write its checkpoint.
 
-    The same model, recipe and torch release give the same bytes.
+    The same model, recipe, data, torch release and device give the same bytes. A training that was killed
+    goes on from the state in the folder, and gives those bytes too.
 
     Args:
         model: whose network, preprocessing and priors are trained for.
         raw_recipe: as `facekiln.config.load_recipe` returns it; it is stored in the checkpoint.
-        output: the `.pth`; written only when the held-out gate is passed.
+        outputs: the checkpoint is written only when the goal is reached; curves and history in any case.
+        places: where datasets are declared and audited.
 
     Returns:
-        The metrics on the held-out scenes (see `facekiln.training.held_out.evaluate`), and `loss`.
+        The figures on the held-out samples, with `loss`, `steps` and `stopped_early`.
 
     Raises:
-        KilnError: the model has no priors, or training diverged.
-        GateError: the held-out AP is under the recipe's `minimum_ap`.
+        KilnError: the recipe does not fit the model, a dataset is missing, or training diverged.
+        GateError: the goal is missed.
     """
-    if model.priors is None:
-        raise KilnError("has no priors: no detector to train", file=f"config/models/{model.name}.yaml")
     recipe = make_recipe(raw_recipe)
-    clock = _Clock()
-    scenes = draw_pool(recipe.scenes, "train", recipe.seed, recipe.threads)
-    held_out = draw_pool(recipe.held_out, "held-out", recipe.seed, recipe.threads)
-    clock.tell("drawn")
-    # Crops are made by one thread beside torch's; OpenCV's own threads would push those off their cores.
+    where = choose_device(recipe)
+    train, held_out = open_pools(recipe, places or Places())
+    data = {"train": train.records, "held_out": held_out.records}
+    # Batches are made beside torch's threads; OpenCV's own would push those off their cores.
     cv2.setNumThreads(1)
     with deterministic(recipe.seed, recipe.threads):
         network = build_network(model)
-        loss = train(network, recipe, BatchMaker(recipe, scenes, model.input, model.priors))
-        clock.tell("trained")
-        metrics = {**evaluate(network, model, held_out, recipe.score_threshold), "loss": round(loss, 4)}
-        clock.tell("judged")
-    log.info(
-        "held-out AP %.4f at IoU 0.5 on %d faces; by size: %s",
-        metrics["ap"],
-        metrics["faces"],
-        _by_size(metrics),
-    )
-    if metrics["ap"] < recipe.minimum_ap:
-        raise GateError(
-            "the held-out AP is under the recipe's minimum; nothing was written",
-            file=f"recipe '{raw_recipe['title']}'",
-            where="minimum_ap",
-            value=metrics["ap"],
-            limit=recipe.minimum_ap,
-            hint="train for more `steps`, or lower the minimum",
+        task = _task(model, recipe, train, held_out)
+        task.start(network)
+        trainer = Trainer(network, task, recipe, where)
+        key = _digest(
+            {"recipe": raw_recipe, "model": model.declaration(), "data": data} | _run_by(where.name())
         )
-    data = {
-        "source": "procedural",
-        "train_scenes": len(scenes),
-        "train_faces": sum(len(scene.faces) for scene in scenes),
-        "held_out_scenes": len(held_out),
-    }
-    write_bytes(output, checkpoint_bytes(network, model, raw_recipe, metrics, data))
-    return metrics
-
-
-def checkpoint_bytes(
-    network: nn.Module,
-    model: Model,
-    raw_recipe: dict[str, Any],
-    metrics: dict[str, Any],
-    data: dict[str, Any],
-) -> bytes:
-    """Return a checkpoint that loads with `weights_only=True` and says what its weights do not.
-
-    It is {"state_dict": ..., "facekiln": {format, model, declaration, recipe, metrics, data}}, plain
-    values only.
-    """
-    state = OrderedDict((key, tensor.detach().contiguous()) for key, tensor in network.state_dict().items())
+        state = StateFile(outputs.folder / STATE, key)
+        figures = trainer.run(state)
+    write_json(outputs.folder / HISTORY, {"title": recipe.title, **trainer.history.record()})
+    picture = trainer.history.picture(f"{model.name}: {recipe.title}", recipe.goal.metric)
+    write_bytes(outputs.folder / CURVES, picture)
+    state.remove()
+    log.info("%s", _told(figures))
+    if not recipe.goal.reached(figures[recipe.goal.metric]):
+        raise GateError(
+            "the goal on the held-out samples is missed; no checkpoint was written",
+            file=f"recipe '{recipe.title}'",
+            where=f"goal.{recipe.goal.metric}",
+            value=figures[recipe.goal.metric],
+            limit=recipe.goal.limit(),
+            hint="train for longer, or set another goal",
+        )
     meta = {
         "format": META_FORMAT,
         "model": model.name,
-        "declaration": _plain(model.declaration()),
-        "recipe": _plain(raw_recipe),
-        "metrics": _plain(metrics),
-        "data": _plain(data),
+        "declaration": model.declaration(),
+        "recipe": raw_recipe,
+        "metrics": figures,
+        "data": {**data, "sha256": _digest(data)},
+        **_run_by(where.name()),
     }
+    write_bytes(outputs.checkpoint, checkpoint_bytes(network, meta))
+    return figures
+
+
+def _task(model: Model, recipe: Recipe, train: Pool, held_out: Pool) -> Task:
+    kind = LandmarkTask if recipe.task == "landmarks" else DetectionTask
+    return kind(model, recipe, train, held_out)
+
+
+def _run_by(device: str) -> dict[str, str]:
+    return {"torch": str(torch.__version__), "device": device}
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return sha256_of_text(json.dumps(_plain(value), sort_keys=True))
+
+
+def checkpoint_bytes(network: nn.Module, meta: Mapping[str, Any]) -> bytes:
+    """Return a checkpoint that loads with `weights_only=True` and says what its weights do not.
+
+    It is {"state_dict": ..., "facekiln": meta}, plain values only.
+    """
+    state = OrderedDict((key, tensor.detach().contiguous()) for key, tensor in network.state_dict().items())
     stream = io.BytesIO()  # a file's name would become part of the archive
-    torch.save({"state_dict": state, META: meta}, stream)
+    torch.save({"state_dict": state, META: _plain(meta)}, stream)
     return stream.getvalue()
 
 
 def _plain(value: Any) -> Any:
     """Tuples become lists, as in JSON."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _by_size(metrics: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{label} px {part['ap']:.3f} ({part['faces']})" for label, part in metrics["ap_by_size"].items()
-    )
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-
-    def tell(self, what: str) -> None:
-        now = time.monotonic()
-        log.info("%s in %.0f s", what, now - self._since)
-        self._since = now
+def _told(figures: Mapping[str, Any]) -> str:
+    """Return the figures that are single numbers, in a line."""
+    numbers = [
+        f"{name} {value:.4g}"
+        for name, value in figures.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    return ", ".join(numbers)

@@ -15,7 +15,7 @@ from facekiln.vision.nms import nms
 from facekiln.vision.priors import make_priors
 
 # The values per prior say which output is which, so that their names and order may be any.
-_ROLES = {4: "boxes", 2: "scores", 10: "landmarks"}
+ROLES = {4: "boxes", 2: "scores", 10: "landmarks"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _by_role(
         if name not in outputs:
             raise KilnError(f"output '{name}' is missing", value=list(outputs), limit=list(model.outputs))
         value = outputs[name]
-        if value.ndim != 3 or value.shape[0] != 1 or value.shape[2] not in _ROLES:
+        if value.ndim != 3 or value.shape[0] != 1 or value.shape[2] not in ROLES:
             raise KilnError(
                 f"output '{name}' is not of one picture's boxes, scores or landmarks",
                 value=list(value.shape),
@@ -106,7 +106,7 @@ def _by_role(
                 limit=f"{count} priors",
                 hint="is this the size that the stage was built for, and are the model's priors right?",
             )
-        by_role[_ROLES[value.shape[2]]] = value[0]
+        by_role[ROLES[value.shape[2]]] = value[0]
     for role in ("boxes", "scores"):
         if role not in by_role:
             raise KilnError(
