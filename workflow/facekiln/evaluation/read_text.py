@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 
 # Text is parsed in blocks of this size, which stay in the second-level cache.
 _BLOCK = 1 << 18
+_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ class _Reader:
         self.pictures: list[int] = []
         self.counts: list[NDArray[np.int64]] = []
         self.declared: list[int] = []
-        self.tables: list[Floats] = []
+        # Of one large piece, because pieces as small as a block's cost more to get than to fill.
+        self.table: Floats = np.empty((COLUMNS, _ROWS))
+        self.rows = 0
         self.malformed: list[str] = []
         self._reserve(2 * _BLOCK)
 
@@ -222,13 +225,22 @@ class _Reader:
         stops = np.array([file.stop for file in self.files])
         table, upto = self._rows(data, stops)
         counts = np.diff(upto, prepend=0)
-        self.tables.append(table)
+        self._append(table)
         self.counts.append(counts)
         self.pictures += [file.picture for file in self.files]
         self.declared += [file.declared for file in self.files]
         del data
         self.files.clear()
         self.end = MARGIN
+
+    def _append(self, table: Floats) -> None:
+        end = self.rows + table.shape[1]
+        if end > self.table.shape[1]:
+            larger = np.empty((COLUMNS, max(4 * self.table.shape[1], end)))
+            larger[:, : self.rows] = self.table[:, : self.rows]
+            self.table = larger
+        self.table[:, self.rows : end] = table
+        self.rows = end
 
     def _rows(self, data: NDArray[np.uint8], stops: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
         """Return the numbers of the buffer, and how many rows there are up to the end of each file."""
@@ -275,8 +287,7 @@ class _Reader:
         if self.files:
             self._parse()
         counts = np.concatenate([np.zeros(0, np.int64), *self.counts])
-        table = np.concatenate([np.zeros((COLUMNS, 0)), *self.tables], axis=1)
-        self.tables.clear()
+        table = self.table[:, : self.rows]
         declared = np.array(self.declared, np.int64)
         if self.official:
             table, counts = self._obeyed(table, counts, declared)

@@ -47,9 +47,7 @@ def reach_of(scores: Floats, starts: Counts) -> Floats:
     A threshold takes every detection up to the last one that reaches it. In a file sorted by falling score
     that is the score itself; in an unsorted one, low scores before a high one are taken with it.
     """
-    rises = np.flatnonzero(scores[1:] > scores[:-1])
-    pictures = np.searchsorted(starts, rises, side="right") - 1
-    pictures = np.unique(pictures[rises + 1 < starts[pictures + 1]])
+    pictures = _unsorted(scores, starts)
     if not len(pictures):
         return scores
     result = scores.copy()
@@ -62,9 +60,7 @@ def reach_of(scores: Floats, starts: Counts) -> Floats:
 def sorted_detections(detections: Detections) -> Detections:
     """Return each picture's detections by falling score; equal scores keep their order."""
     scores, starts = detections.table[4], detections.starts
-    rises = np.flatnonzero(scores[1:] > scores[:-1])
-    pictures = np.searchsorted(starts, rises, side="right") - 1
-    pictures = np.unique(pictures[rises + 1 < starts[pictures + 1]])
+    pictures = _unsorted(scores, starts)
     if not len(pictures):
         return detections
     table = detections.table.copy()
@@ -72,6 +68,14 @@ def sorted_detections(detections: Detections) -> Detections:
         part = slice(starts[picture], starts[picture + 1])
         table[:, part] = table[:, part][:, np.argsort(-scores[part], kind="stable")]
     return Detections(detections.counts, table)
+
+
+def _unsorted(scores: Floats, starts: Counts) -> Counts:
+    """Return the pictures in which some score is higher than the one before it."""
+    rises = np.flatnonzero(scores[1:] > scores[:-1])
+    pictures = np.searchsorted(starts, rises, side="right") - 1
+    inside = pictures[rises + 1 < starts[pictures + 1]]
+    return inside[np.diff(inside, prepend=-1) > 0]
 
 
 def count(

@@ -186,6 +186,6 @@ def _bounds(
             centre = np.clip(low if int32 else low + 0.5 * side, -reach, reach).astype(kind)
             near[2 * axis, part] = centre
             upper = np.clip(low + side, -reach, reach).astype(kind) if int32 else centre
-            near[2 * axis + 1, part] = -upper
+            near[2 * axis + 1, part] = np.negative(upper)
     faces = np.stack([gx2, -gx1, gy2, -gy1]) + margin
     return near, faces.astype(kind)
