@@ -8,6 +8,7 @@ from typing import Any
 
 from facekiln.parity.agreement import Agreement
 from facekiln.parity.measure import Measure
+from facekiln.verdict import WARNED, at_least, at_most
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def judge_outputs(outputs: Mapping[str, Measure], limits: Mapping[str, Any], rea
                 _at_most(f"{reader} {output} max error of scale", figures.max_rel, limits["max_rel"])
             )
         if "warn_cosine" in limits and figures.cosine < limits["warn_cosine"]:
-            gates.append(Gate(f"{reader} {output} cosine", figures.cosine, limits["warn_cosine"], "warned"))
+            gates.append(Gate(f"{reader} {output} cosine", figures.cosine, limits["warn_cosine"], WARNED))
     return gates
 
 
@@ -60,8 +61,8 @@ def judge_faces(faces: Agreement, limits: Mapping[str, Any], reader: str) -> lis
 
 
 def _at_least(name: str, value: float, limit: float) -> Gate:
-    return Gate(name, value, limit, "passed" if value >= limit else "failed")
+    return Gate(name, value, limit, at_least(value, limit))
 
 
 def _at_most(name: str, value: float, limit: float) -> Gate:
-    return Gate(name, value, limit, "passed" if value <= limit else "failed")
+    return Gate(name, value, limit, at_most(value, limit))

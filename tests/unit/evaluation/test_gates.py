@@ -1,0 +1,198 @@
+"""Gates: limits, verdict files, and the list that ends with the right exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facekiln.cli import main
+from facekiln.errors import GateError, KilnError
+from facekiln.evaluation.gates import (
+    Verdict,
+    judge_accuracy,
+    read_verdict,
+    read_verdicts,
+    skipped,
+    stop_if_failed,
+    summary,
+    write_verdict,
+)
+from facekiln.evaluation.stamp import Evaluation, read_evaluation, stamp_of, write_evaluation
+from facekiln.verdict import at_least, at_most, worst
+
+LIMITS = {
+    "easy": {"warn": 0.5, "stop": 2.0},
+    "medium": {"warn": 0.5, "stop": 2.0},
+    "hard": {"warn": 1.0, "stop": 2.0},
+    "nme": {"warn": 0.2, "stop": 1.0},
+    "failure_rate": {"warn": 1.0, "stop": 4.0},
+    "auc": {"warn": 2.0, "stop": 8.0},
+}
+META: dict[str, Any] = {
+    "model": "retinaface",
+    "artifact": "onnx/retinaface_640.sim.onnx",
+    "artifact_sha256": "ab" * 32,
+    "precision": "float",
+    "backend": "onnxruntime",
+    "backend_version": "1.20",
+    "emulated": False,
+    "dataset": "wider_val",
+    "dataset_digest": "0123456789abcdef",
+    "images": 3226,
+    "resize": "letterbox",
+    "interpolation": "linear",
+    "size": [640, 640],
+    "score_threshold": 0.02,
+    "nms_iou": 0.4,
+    "top_k": 5000,
+    "keep": 750,
+    "extent": 1,
+}
+INT8 = {
+    "artifact": "nnie/retinaface_640.wk",
+    "precision": "int8",
+    "backend": "nnie-emulator",
+    "emulated": True,
+}
+
+
+def _evaluation(folder: Path, name: str, *figures: float, **changes: Any) -> Evaluation:
+    meta = {**META, **changes}
+    stamp = stamp_of(meta, task="wider_ap", evaluator="port", evaluator_version="1", boxes="truncate")
+    results = dict(zip(("easy", "medium", "hard"), figures, strict=True))
+    write_evaluation(folder / name, stamp=stamp, subject=meta, results=results)
+    return read_evaluation(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("child", "verdict", "worst_drop"),
+    [
+        ((0.90, 0.88, 0.80), "passed", 0.0),
+        ((0.92, 0.90, 0.82), "passed", -2.0),  # a gain is no loss
+        ((0.895, 0.875, 0.79), "passed", 1.0),  # exactly the warning limits 0.5 / 0.5 / 1.0
+        ((0.8949, 0.88, 0.80), "warned", 0.51),
+        ((0.90, 0.88, 0.7899), "warned", 1.01),
+        ((0.90, 0.86, 0.80), "warned", 2.0),  # exactly the stop
+        ((0.90, 0.8599, 0.80), "failed", 2.01),
+        ((0.90, 0.88, 0.7799), "failed", 2.01),
+    ],
+)
+def test_drops_are_judged_in_points(
+    tmp_path: Path, child: tuple[float, ...], verdict: str, worst_drop: float
+) -> None:
+    parent = _evaluation(tmp_path, "p.json", 0.90, 0.88, 0.80)
+    judged = judge_accuracy(_evaluation(tmp_path, "c.json", *child, **INT8), parent, LIMITS)
+    assert judged.verdict == verdict
+    assert judged.value == pytest.approx(worst_drop)
+    assert judged.emulated
+
+
+def test_the_reason_names_every_figure_and_the_parent(tmp_path: Path) -> None:
+    parent = _evaluation(tmp_path, "p.json", 0.90, 0.88, 0.80)
+    judged = judge_accuracy(_evaluation(tmp_path, "c.json", 0.89, 0.88, 0.75, **INT8), parent, LIMITS)
+    assert "easy +1.00 (warned), medium +0.00 (passed), hard +5.00 (failed)" in judged.reason
+    assert "onnx/retinaface_640.sim.onnx (onnxruntime)" in judged.reason
+    assert (judged.value, judged.limit) == (pytest.approx(5.0), 2.0)
+
+
+def test_two_protocols_are_never_compared(tmp_path: Path) -> None:
+    parent = _evaluation(tmp_path, "p.json", 0.90, 0.88, 0.80, score_threshold=0.5)
+    with pytest.raises(KilnError, match="score_threshold"):
+        judge_accuracy(_evaluation(tmp_path, "c.json", 0.90, 0.88, 0.80, **INT8), parent, LIMITS)
+
+
+def test_nothing_that_is_not_a_number_passes() -> None:
+    nan = float("nan")
+    assert at_least(nan, 0.0) == at_most(nan, 1.0) == "failed"
+    assert at_most(0.5, 1.0, warn=0.4) == at_least(0.5, 0.4, warn=0.6) == "warned"
+    assert worst(["passed", "skipped", "warned"]) == "warned"
+    assert worst([]) == "skipped"
+
+
+def _verdict(verdict: str) -> Verdict:
+    return Verdict("golden", "onnx/x.onnx", verdict, 0.0, 1.0, "0 faces")
+
+
+def test_a_failure_never_has_the_name_of_a_pass(tmp_path: Path) -> None:
+    path = tmp_path / "golden" / "x.onnx.json"
+    assert write_verdict(path, _verdict("passed")) == path
+    failed = write_verdict(path, _verdict("failed"))
+    assert failed.name == "x.onnx.failed.json"
+    assert not path.exists()
+    with pytest.raises(GateError, match="0 faces"):
+        stop_if_failed(_verdict("failed"), failed)
+    write_verdict(path, _verdict("warned"))
+    assert not failed.exists()
+    assert read_verdict(path) == _verdict("warned")
+    stop_if_failed(_verdict("warned"), path)
+
+
+def _parity(passed: bool) -> dict[str, Any]:
+    return {
+        "parent": {"path": "results/onnx/x.onnx"},
+        "child": {"path": "results/caffe/x.caffemodel"},
+        "passed": passed,
+        "emulated": False,
+        "gates": [
+            {"name": "opencv loc cosine", "value": 1.0, "limit": 0.99, "verdict": "passed"},
+            {"name": "opencv faces found", "value": 0.5, "limit": 1.0, "verdict": "failed"},
+        ][: 1 if passed else 2],
+    }
+
+
+def test_the_list_holds_gates_and_parity_and_exits_accordingly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_verdict(tmp_path / "gates/golden/x.json", _verdict("passed"))
+    write_verdict(tmp_path / "gates/batch/x.json", skipped("batch", "x.wk", "a fixed batch"))
+    report = tmp_path / "parity/caffe/x.caffemodel.json"
+    report.parent.mkdir(parents=True)
+    report.write_text(json.dumps(_parity(True)))
+    listed = tmp_path / "gates/summary.json"
+    assert main(["gate", "list", str(tmp_path), "--output", str(listed)]) == 0
+    assert json.loads(listed.read_text())["counts"] == {
+        "passed": 2,
+        "warned": 0,
+        "failed": 0,
+        "skipped": 1,
+    }
+    report.with_name("x.caffemodel.failed.json").write_text(json.dumps(_parity(False)))
+    capsys.readouterr()
+    assert main(["gate", "list", str(tmp_path), "--output", str(listed)]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("FAILED   parity     results/caffe/x.caffemodel: against results/onnx/x.onnx")
+    assert "opencv faces found 0.5, limit 1" in lines[0]
+    assert lines[-1] == "4 gates: 1 failed, 0 warned, 2 passed, 1 skipped"
+    assert not json.loads(listed.read_text())["passed"]
+
+
+def test_what_is_no_verdict_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gates").mkdir()
+    (tmp_path / "gates/x.json").write_text('{"a": 1}')
+    with pytest.raises(KilnError, match=r"x\.json: is no gate's verdict"):
+        read_verdicts(tmp_path)
+    with pytest.raises(KilnError, match="no gates/"):
+        read_verdicts(tmp_path / "gates")
+
+
+def test_the_worst_come_first() -> None:
+    ordered = summary([_verdict("passed"), _verdict("failed"), _verdict("warned")])["gates"]
+    assert [item["verdict"] for item in ordered] == ["failed", "warned", "passed"]
+
+
+def test_the_command_stops_or_keeps_going(tmp_path: Path, root: Path) -> None:
+    _evaluation(tmp_path, "p.json", 0.90, 0.88, 0.80)
+    _evaluation(tmp_path, "c.json", 0.80, 0.88, 0.80, **INT8)
+    output = tmp_path / "gates/accuracy/c.json"
+    arguments = ["gate", "accuracy", str(tmp_path / "c.json"), str(tmp_path / "p.json")]
+    arguments += ["--output", str(output), "--config", str(root / "config")]
+    assert main(arguments) == 3
+    assert not output.exists()
+    assert output.with_name("c.failed.json").exists()
+    assert main([*arguments, "--keep-going"]) == 0
+    assert json.loads(output.read_text())["verdict"] == "failed"
+    assert not output.with_name("c.failed.json").exists()
+    assert main(["gate", "list", str(tmp_path)]) == 3
