@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from facekiln.cli import main
+from facekiln.data.declared import load_datasets
 from facekiln.data.procedural_set import procedural_set
 from facekiln.data.sample import Listing, Sample
 from facekiln.errors import KilnError
 from facekiln.evaluation.landmarks_record import evaluate_landmarks
-from facekiln.predictions.store import Predictions
+from facekiln.evaluation.stamp import read_evaluation
+from facekiln.predictions.store import META_KEYS, Predictions, write_predictions
 
 SCENES = procedural_set("procedural", 6, seed=5, size=(160, 200))
 SAMPLES = [SCENES[index] for index in range(6)]
@@ -140,3 +144,45 @@ def test_predictions_of_other_pictures_or_without_points_are_refused() -> None:
         evaluate_landmarks(replace(_predicted(), images=tuple(f"x{i}" for i in range(6))), LISTED)
     with pytest.raises(KilnError, match="no landmarks"):
         evaluate_landmarks(replace(_predicted(), points=None), LISTED)
+
+
+def test_the_command_writes_record_and_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "datasets.yaml").write_text(
+        "datasets:\n  drawn:\n    kind: procedural\n    licence: none\n    expected: {images: 6}\n"
+        "    options: {purpose: dataset, seed: 5, size: [160, 200]}\n"
+    )
+    (tmp_path / "models").mkdir()
+    root = Path(__file__).resolve().parents[3]
+    for name in ("config.yaml", "models/ghostone.yaml"):
+        (tmp_path / name).write_text((root / "config" / name).read_text())
+    meta = dict.fromkeys(META_KEYS, "x") | {
+        "precision": "float",
+        "emulated": False,
+        "dataset": "drawn@default",
+        "dataset_digest": load_datasets(tmp_path)["drawn"].digest(),
+        "images": 6,
+        "interpolation": "auto",
+        "size": [112, 112],
+        "score_threshold": 0.0,
+        "nms_iou": 0.0,
+        "top_k": 1,
+        "keep": 1,
+        "extent": 0,
+    }
+    write_predictions(tmp_path / "p", replace(_predicted(lambda points, _: points + 1.0), meta=meta))
+    record, curves = tmp_path / "drawn.json", tmp_path / "drawn.curves.npz"
+    arguments = ["eval", "landmarks", str(tmp_path / "p"), "--config", str(tmp_path)]
+    assert main([*arguments, "--output", str(record), "--curves", str(curves)]) == 0
+    assert "inter-ocular distance, failure above 0.1" in capsys.readouterr().out
+    evaluation = read_evaluation(record)
+    assert evaluation.stamp.settings == "inter_ocular, failure above 0.1"
+    assert evaluation.stamp.dataset == "drawn"
+    assert evaluation.results["nme"] > 0
+    with np.load(curves) as stored:
+        assert stored["shares"][-1] == pytest.approx(1 - evaluation.results["failure_rate"])
+    # Another failure limit is another protocol.
+    assert main([*arguments, "--failure-limit", "0.08", "--output", str(record)]) == 0
+    assert read_evaluation(record).stamp.id() != evaluation.stamp.id()
+    write_predictions(tmp_path / "p", replace(_predicted(), meta=meta | {"dataset_digest": "other"}))
+    assert main(arguments) == 1
+    assert "predict again" in capsys.readouterr().err

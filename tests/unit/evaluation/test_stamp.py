@@ -73,6 +73,10 @@ def test_what_the_evaluator_was_told_is_in_the_id() -> None:
     assert "IoU from 0.6" in told.words()
 
 
+def test_the_name_of_an_inference_entry_is_no_protocol() -> None:
+    assert _stamp(dataset="procedural@default").id() == _stamp().id()
+
+
 def test_an_integer_threshold_is_the_same_protocol() -> None:
     assert _stamp(nms_iou=1).id() == _stamp(nms_iou=1.0).id()
 

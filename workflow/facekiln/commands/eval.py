@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from facekiln.commands.eval_landmarks import add_landmarks
 from facekiln.commands.eval_voc import add_voc
 from facekiln.commands.eval_wider import add_wider
 
@@ -13,3 +14,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     add_wider(verbs)
     add_voc(verbs)
+    add_landmarks(verbs)

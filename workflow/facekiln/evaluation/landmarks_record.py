@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from facekiln.artifact import atomic_path
 from facekiln.data.sample import Dataset, Sample
 from facekiln.errors import KilnError
 from facekiln.evaluation.landmarks import (
     NORMALISERS,
+    VERSION,
     Curve,
     Floats,
     curve,
@@ -20,7 +23,8 @@ from facekiln.evaluation.landmarks import (
     pose_errors,
     subsets,
 )
-from facekiln.predictions.store import Predictions
+from facekiln.evaluation.stamp import stamp_of, write_evaluation
+from facekiln.predictions.store import Predictions, read_predictions
 from facekiln.progress import progress_bar
 from facekiln.vision.nms import best_pairs
 
@@ -118,6 +122,71 @@ def evaluate_landmarks(
         "subsets": _subsets(faces, errors, limit),
     }
     return LandmarkFigures(results, details, whole)
+
+
+def evaluate_folder(
+    folder: Path, dataset: str | None, config: Path, kind: str, limit: float
+) -> tuple[LandmarkFigures, dict[str, Any]]:
+    """Evaluate a folder of predictions on its declared dataset.
+
+    Args:
+        folder: as `facekiln.predictions.store.write_predictions` writes it.
+        dataset: name in datasets.yaml; None: the predictions' own.
+        config: the config folder.
+        kind: the normaliser.
+        limit: the failure limit.
+
+    Returns:
+        The figures, and the predictions' meta.
+
+    Raises:
+        KilnError: no predictions there, or of a dataset that was declared otherwise; see
+            `evaluate_landmarks`.
+    """
+    from facekiln.config import known
+    from facekiln.data.declared import load_datasets, open_dataset
+
+    predictions = read_predictions(folder)
+    datasets = load_datasets(config)
+    name = (dataset or str(predictions.meta["dataset"])).partition("@")[0]
+    declared = datasets[known(name, datasets, "dataset")]
+    if predictions.meta["dataset_digest"] != declared.digest():
+        raise KilnError(
+            f"is of dataset '{predictions.meta['dataset']}' as it was declared then, not of '{name}' as now",
+            file=folder,
+            value=predictions.meta["dataset_digest"],
+            limit=declared.digest(),
+            hint="predict again",
+        )
+    listing = open_dataset(declared)
+    missing = set(listing.sources) - set(predictions.images)
+    if missing:
+        raise KilnError(
+            f"has no predictions of {len(missing)} pictures of dataset '{name}'",
+            file=folder,
+            value=", ".join(sorted(missing)[:3]),
+            limit=f"{len(listing)} pictures",
+            hint="predict again",
+        )
+    return evaluate_landmarks(predictions, listing, kind=kind, limit=limit), predictions.meta
+
+
+def write_record(path: Path, figures: LandmarkFigures, meta: dict[str, Any]) -> None:
+    """Write the evaluation record; normaliser and failure limit are part of its protocol."""
+    stamp = stamp_of(
+        meta,
+        task="landmarks",
+        evaluator="nme",
+        evaluator_version=VERSION,
+        settings=f"{figures.details['normaliser']}, failure above {figures.details['failure_limit']:g}",
+    )
+    write_evaluation(path, stamp=stamp, subject=meta, results=figures.results, details=figures.details)
+
+
+def write_curve(path: Path, figures: LandmarkFigures) -> None:
+    """Write the CED curve, `limits` and `shares`, as .npz."""
+    with atomic_path(path) as part, part.open("wb") as stream:
+        np.savez(stream, limits=figures.curve.limits, shares=figures.curve.shares)
 
 
 def _subsets(faces: _Faces, errors: Floats, limit: float) -> dict[str, dict[str, float]]:

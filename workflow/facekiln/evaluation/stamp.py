@@ -138,6 +138,8 @@ def stamp_of(
     _all_there(meta, wanted)
     size = meta["size"]
     values = {name: meta[name] for name in wanted} | {"size": (int(size[0]), int(size[1])) if size else None}
+    # How the predictions of `NAME@INFERENCE` were made is in the other fields.
+    values["dataset"] = str(values["dataset"]).partition("@")[0]
     # 1 and 1.0 are the same threshold, and must give the same id.
     values |= {name: float(values[name]) for name in ("score_threshold", "nms_iou")}
     values |= {name: int(values[name]) for name in ("images", "top_k", "keep", "extent")}
