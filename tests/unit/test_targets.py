@@ -1,11 +1,13 @@
 """Names of artifacts: what they are made from, and what a wrong one is told."""
 
 import re
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from facekiln.config import load_config
+from facekiln.config import load_config, load_recipe
 from facekiln.errors import KilnError
 from facekiln.targets import PARENTS, Targets, matching, unclaimed
 
@@ -60,6 +62,23 @@ def test_networks_that_upsample_nothing_take_any_size(targets: Targets, model: s
     targets.check_size_for_chip("nnie", model, size)
     with pytest.raises(KilnError, match="unknown size of model"):
         targets.check_size_for_chip("nnie", model, "100")
+
+
+def test_a_synthetic_model_is_not_trained_on_photographs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    config = load_config("config")
+    model = replace(config.models["retinaface"], recipe="retinaface_wider")
+    wildcards = Namespace(model="retinaface")
+    targets = Targets(replace(config, models={**config.models, "retinaface": model}))
+    with pytest.raises(KilnError, match="unknown dataset 'wider_train'"):
+        targets.audits_of(wildcards)
+    recipe = load_recipe("retinaface_wider") | {"train": [{"dataset": "wider_val"}]}
+    monkeypatch.setattr("facekiln.targets.load_recipe", lambda _: recipe)
+    with pytest.raises(KilnError, match="say `weights: trained`"):
+        targets.audits_of(wildcards)
+    trained = replace(model, weights="trained")
+    targets = Targets(replace(config, models={**config.models, "retinaface": trained}))
+    assert targets.audits_of(wildcards) == ["results/datasets/wider_val/report.json"]
 
 
 def test_models_with_no_weights_of_a_kind_match_nothing(targets: Targets) -> None:

@@ -19,7 +19,7 @@ from facekiln.errors import KilnError
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 DEFAULT_FOLDER = Path("config")
 # The section of a model's file that each kind of weights needs.
-WEIGHTS_SECTION = {"synthetic": "recipe", "published": "published", "local": "local"}
+WEIGHTS_SECTION = {"synthetic": "recipe", "trained": "recipe", "published": "published", "local": "local"}
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Config:
         return int(ranges[last]["max"])
 
     def weights_of(self, model: str) -> str:
-        """Return `synthetic`, `published` or `local` for a model.
+        """Return `synthetic`, `trained`, `published` or `local` for a model.
 
         Raises:
             KilnError: the model lacks the section that this kind of weights needs.

@@ -51,12 +51,13 @@ class Targets:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def models_with(self, weights: str) -> str:
-        """Return a regular expression for the models whose weights are of that kind; it may match nothing."""
+    def models_with(self, *kinds: str) -> str:
+        """Return a regular expression for the models whose weights are of those kinds; may match nothing."""
         names = [
             name
             for name, model in self.config.models.items()
-            if (model.weights or self.config.weights) == weights and getattr(model, WEIGHTS_SECTION[weights])
+            if (kind := model.weights or self.config.weights) in kinds
+            and getattr(model, WEIGHTS_SECTION[kind])
         ]
         return "|".join(map(re.escape, names)) or "(?!)"
 
@@ -92,10 +93,18 @@ class Targets:
         """Return the audits of the datasets that a rule's `model` is trained and judged on."""
         from facekiln.training.recipe import datasets_of
 
-        recipe = load_recipe(Path(self.recipe_of(wildcards)).stem)
-        for name in datasets_of(recipe):
+        recipe = self.recipe_of(wildcards)
+        names = datasets_of(load_recipe(Path(recipe).stem))
+        for name in names:
             self.dataset_digest(name)
-        return [f"{RESULTS}/datasets/{name}/report.json" for name in datasets_of(recipe)]
+            if self.config.weights_of(wildcards.model) == "synthetic":
+                raise KilnError(
+                    f"model '{wildcards.model}' has synthetic weights, but this recipe takes photographs",
+                    file=recipe,
+                    value=f"dataset {name}",
+                    hint="say `weights: trained` in the model's file, or name a recipe of drawn faces",
+                )
+        return [f"{RESULTS}/datasets/{name}/report.json" for name in names]
 
     def dataset_digest(self, name: str) -> str:
         """Return a hash of a dataset's declaration: a change of it makes a new audit.

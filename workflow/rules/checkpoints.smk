@@ -20,7 +20,7 @@ rule train_checkpoint:
     benchmark:
         "logs/benchmarks/checkpoints/{model}.train.tsv"
     wildcard_constraints:
-        model=TARGETS.models_with("synthetic"),
+        model=TARGETS.models_with("synthetic", "trained"),
     conda:
         ENVIRONMENT
     threads: 2
@@ -37,7 +37,7 @@ rule fetch_checkpoint:
     log:
         "logs/checkpoints/{model}.fetch.log",
     wildcard_constraints:
-        model=f"{TARGETS.models_with('published')}|{TARGETS.models_with('local')}",
+        model=TARGETS.models_with("published", "local"),
     retries: 2
     conda:
         ENVIRONMENT

@@ -19,7 +19,7 @@ def test_lists_every_model(root: Path, capsys: pytest.CaptureFixture[str]) -> No
     rows = table(capsys, root)
     assert {"retinaface", "retinaface_1mb", "retinaface_first"} <= set(rows)
     assert "512 640 768 1024" in rows["retinaface"]
-    assert "synthetic* published" in rows["retinaface"]
+    assert "synthetic* trained published" in rows["retinaface"]
     assert "foamliu/MobileFaceNet-PyTorch" in rows["retinaface"]
     assert "426,608" not in rows["retinaface"]
 

@@ -126,12 +126,12 @@ from facekiln.config import load_config, load_recipe
 from facekiln.training import state, train
 from facekiln.training.loop import Trainer
 
-one = Trainer._one
+one = Trainer.take_step
 def step(self, batch):
     if self.step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     one(self, batch)
-Trainer._one = step
+Trainer.take_step = step
 state.StateFile.is_due = lambda self: True
 config, folder = sys.argv[1], Path(sys.argv[2])
 model = load_config(config).model("retinaface")

@@ -54,7 +54,7 @@ def _fetch(options: argparse.Namespace) -> None:
     config = load_config(options.config)
     model = config.model(options.model)
     weights = options.weights or config.weights_of(model.name)
-    if weights == "synthetic":
+    if weights in ("synthetic", "trained"):
         weights = "published"
     inputs = []
     if weights == "local":

@@ -55,6 +55,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the network's size for `--measure input` (240x320)",
     )
 
+    declare = add_verb(
+        verbs,
+        "declare",
+        _declare,
+        "count and hash a dataset that is here, and print its entry for config/datasets.yaml",
+        "facekiln dataset declare wider_train --kind wider_label --folder /data/wider/train "
+        "--annotation label.txt --licence 'research only'",
+    )
+    declare.add_argument("dataset", help="the name that it shall have")
+    declare.add_argument("--kind", required=True, help="its layout, see docs/datasets.md")
+    declare.add_argument("--folder", type=Path, required=True)
+    declare.add_argument("--images", default="images", help="below --folder (default images)")
+    declare.add_argument(
+        "--annotation", action="append", required=True, metavar="PATH", help="below --folder; may be repeated"
+    )
+    declare.add_argument("--licence", required=True, help="what may be done with it, in a line")
+
 
 def _of_one(verbs: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
     parser = add_verb(verbs, name, run, summary, example)
@@ -84,6 +101,15 @@ def _declared(options: argparse.Namespace) -> Declared:
 
     datasets = load_datasets(options.config)
     return datasets[known(options.dataset, datasets, "dataset")]
+
+
+def _declare(options: argparse.Namespace) -> None:
+    from facekiln.data.declare import as_yaml, declare
+
+    entry = declare(
+        options.dataset, options.kind, options.folder, options.images, options.annotation, options.licence
+    )
+    sys.stdout.write(as_yaml(options.dataset, entry))
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from facekiln.config import Config, Model
+from facekiln.config import WEIGHTS_SECTION, Config, Model
 from facekiln.vision.priors import centre_note, make_priors
-
-_KINDS = {"synthetic": "recipe", "published": "published", "local": "local"}
-
 
 @dataclass(frozen=True)
 class Figures:
@@ -108,7 +105,7 @@ def _size(label: str, size: tuple[int, int]) -> str:
 def _weights(model: Model, config: Config) -> list[str]:
     """Return the kinds of weights that a model can have, a star behind the one that is chosen."""
     chosen = model.weights or config.weights
-    return [kind + "*" * (kind == chosen) for kind, section in _KINDS.items() if getattr(model, section)]
+    return [kind + "*" * (kind == chosen) for kind, section in WEIGHTS_SECTION.items() if getattr(model, section)]
 
 
 def tell(model: Model, config: Config) -> Iterator[str]:

@@ -75,7 +75,7 @@ class Trainer:
         with progress_bar(self.task.steps, "train", "step", initial=self.step) as bar:
             try:
                 for batch in batches:
-                    self._one(batch)
+                    self.take_step(batch)
                     bar.set_postfix(loss=f"{self._loss_now():.3g}", refresh=False)
                     bar.update(1)
                     if self._every and self.step % self._every == 0 and self.step < self.task.steps:
@@ -98,8 +98,12 @@ class Trainer:
             "stopped_early": stopped,
         }
 
-    def _one(self, batch: Arrays) -> None:
-        """Take one step."""
+    def take_step(self, batch: Arrays) -> None:
+        """Take one step with its batch.
+
+        Raises:
+            KilnError: the loss is no longer a number.
+        """
         recipe, step = self.recipe, self.step
         self.network.train()
         if step >= round((1 - recipe.freeze_norms) * self.task.steps):

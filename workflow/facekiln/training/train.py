@@ -69,7 +69,7 @@ def train_checkpoint(
     cv2.setNumThreads(1)
     with deterministic(recipe.seed, recipe.threads):
         network = build_network(model)
-        task = _task(model, recipe, train, held_out)
+        task = make_task(model, recipe, train, held_out)
         task.start(network)
         trainer = Trainer(network, task, recipe, where)
         key = _digest(
@@ -104,7 +104,12 @@ def train_checkpoint(
     return figures
 
 
-def _task(model: Model, recipe: Recipe, train: Pool, held_out: Pool) -> Task:
+def make_task(model: Model, recipe: Recipe, train: Pool, held_out: Pool) -> Task:
+    """Return the task that a recipe's section names.
+
+    Raises:
+        KilnError: the model is none for it, or the samples hold nothing to learn.
+    """
     kind = LandmarkTask if recipe.task == "landmarks" else DetectionTask
     return kind(model, recipe, train, held_out)
 

@@ -1,0 +1,93 @@
+"""Images per second of a training against a plain loop of the same network on tensors that are there already.
+
+    python benchmarks/bench_training.py --model retinaface
+    python benchmarks/bench_training.py --model ulfd_slim_320 --recipe mine --config my/config
+
+Both run in turns in one process with the same threads, so that the ratio does not depend on the machine's mood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import cv2
+import torch
+
+from facekiln.config import Model, load_config, load_recipe
+from facekiln.models.registry import build_network
+from facekiln.progress import set_up_logging
+from facekiln.training.device import Device, choose_device, deterministic
+from facekiln.training.loop import Trainer
+from facekiln.training.prefetch import loaders, prefetched
+from facekiln.training.recipe import Recipe, make_recipe
+from facekiln.training.schedule import make_optimiser
+from facekiln.training.sources import Places, open_pools
+from facekiln.training.task import IMAGES, Task
+from facekiln.training.train import make_task
+
+
+def plain_loop(model: Model, recipe: Recipe, task: Task, steps: range) -> float:
+    """Return images per second of forward, loss, backward and step on batches made beforehand."""
+    batches = [task.batch(step) for step in steps]
+    network = build_network(model).train()
+    optimiser = make_optimiser(network, recipe.optimiser, recipe.schedule.rate)
+    since = time.perf_counter()
+    for batch in batches:
+        tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
+        outputs = network(tensors.pop(IMAGES).to(memory_format=torch.channels_last))
+        loss = torch.stack(list(task.loss(tuple(outputs), tensors).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        loss.item()
+    return sum(len(batch[IMAGES]) for batch in batches) / (time.perf_counter() - since)
+
+
+def whole_training(model: Model, recipe: Recipe, task: Task, steps: range, where: Device) -> float:
+    """Return images per second of the trainer, batches made beside it by its loaders."""
+    trainer = Trainer(build_network(model), task, recipe, where)
+    batches = prefetched(task, steps.start, steps.stop, loaders(recipe.threads))
+    images, since = 0, time.perf_counter()
+    for batch in batches:
+        images += len(batch[IMAGES])
+        trainer.take_step(batch)
+    return images / (time.perf_counter() - since)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="retinaface")
+    parser.add_argument("--recipe", help="default: the model's")
+    parser.add_argument("--config", type=Path, default=Path("config"))
+    parser.add_argument("--reports", type=Path, default=Path("results/datasets"))
+    parser.add_argument("--steps", type=int, default=40, help="per round")
+    parser.add_argument("--rounds", type=int, default=4)
+    options = parser.parse_args()
+    set_up_logging()
+    model = load_config(options.config).model(options.model)
+    recipe = make_recipe(load_recipe(options.recipe or str(model.recipe), options.config))
+    pools = open_pools(recipe, Places(options.config, options.reports))
+    task = make_task(model, recipe, *pools)
+    cv2.setNumThreads(1)
+    ratios = []
+    with deterministic(recipe.seed, recipe.threads):
+        plain_loop(model, recipe, task, range(5))
+        for turn in range(options.rounds):
+            steps = range(5 + turn * options.steps, 5 + (turn + 1) * options.steps)
+            trained = whole_training(model, recipe, task, steps, choose_device(recipe))
+            plain = plain_loop(model, recipe, task, steps)
+            ratios.append(trained / plain)
+            print(
+                f"round {turn + 1}: trainer {trained:.1f} images/s, cached tensors {plain:.1f}: {ratios[-1]:.3f}"
+            )
+    print(f"median ratio {statistics.median(ratios):.3f} (aim: over 0.85)")
+
+
+if __name__ == "__main__":
+    main()
