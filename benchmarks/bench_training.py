@@ -1,9 +1,10 @@
-"""Images per second of a training against a plain loop of the same network on tensors that are there already.
+"""Images per second of a training against a plain loop of the same network on tensors in memory.
 
     python benchmarks/bench_training.py --model retinaface
-    python benchmarks/bench_training.py --model ulfd_slim_320 --recipe mine --config my/config
+    python benchmarks/bench_training.py --model ulfd_slim_320 --recipe mine
 
-Both run in turns in one process with the same threads, so that the ratio does not depend on the machine's mood.
+Both run in turns in one process with the same threads, so that the ratio does not depend on the machine's
+mood.
 """
 
 from __future__ import annotations
@@ -83,9 +84,8 @@ def main() -> None:
             trained = whole_training(model, recipe, task, steps, choose_device(recipe))
             plain = plain_loop(model, recipe, task, steps)
             ratios.append(trained / plain)
-            print(
-                f"round {turn + 1}: trainer {trained:.1f} images/s, cached tensors {plain:.1f}: {ratios[-1]:.3f}"
-            )
+            speeds = f"trainer {trained:.1f} images/s, cached tensors {plain:.1f}"
+            print(f"round {turn + 1}: {speeds}: {ratios[-1]:.3f}")
     print(f"median ratio {statistics.median(ratios):.3f} (aim: over 0.85)")
 
 
