@@ -1,0 +1,82 @@
+"""Scale tables: text that Tengine's quant tools write, and take with `-f`: `name scale zero_point`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from facekiln.artifact import write_text
+from facekiln.chips.tengine.format import Quant
+from facekiln.errors import KilnError
+
+
+def table_text(scales: Mapping[str, Quant]) -> str:
+    """Return a table; the tools' form has six decimals, in which a scale below 5e-7 becomes 0.
+
+    Raises:
+        KilnError: a name holds white space, at which the tools split.
+    """
+    for name in scales:
+        _check_name(name)
+    return "".join(f"{name} {item.scale:f} {item.zero_point}\n" for name, item in scales.items())
+
+
+def _check_name(name: str) -> None:
+    if not name or any(char.isspace() for char in name):
+        raise KilnError(
+            "a tensor's name is empty or holds a space, which breaks scale tables",
+            value=repr(name),
+            hint="export the network with other names",
+        )
+
+
+def write_table(path: Path | str, scales: Mapping[str, Quant]) -> None:
+    """Write a table (see `table_text`)."""
+    write_text(path, table_text(scales))
+
+
+def read_table(path: Path | str, wanted: Iterable[str]) -> dict[str, Quant]:
+    """Read a table, ours or the tools', and return the records of the wanted activations.
+
+    Args:
+        path: the table.
+        wanted: names of all activations of the file that it is for.
+
+    Raises:
+        KilnError: a line that is not name, scale and zero point (above all a name with a space), a scale that
+            is no finite number of 0 or more, a name that stands twice, or one that is missing.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KilnError(f"cannot be read: {error}", file=path) from error
+    found: dict[str, Quant] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        words, where = line.split(), f"line {number}"
+        if len(words) != 3:
+            raise KilnError(
+                "is not `name scale zero_point`; a name with a space cannot be told",
+                file=path,
+                where=where,
+                value=line,
+                hint="rename the tensor",
+            )
+        try:
+            scale, zero = float(words[1]), int(words[2])
+        except ValueError:
+            raise KilnError("scale or zero point is no number", file=path, where=where, value=line) from None
+        if not math.isfinite(scale) or scale < 0:
+            raise KilnError("the scale is negative or not finite", file=path, where=where, value=words[1])
+        if words[0] in found:
+            raise KilnError("stands twice", file=path, where=where, value=words[0])
+        found[words[0]] = Quant(scale, zero)
+    if missing := [name for name in wanted if name not in found]:
+        raise KilnError(
+            f"has no line for '{missing[0]}' and {len(missing) - 1} more",
+            file=path,
+            hint="is it the table of this file?",
+        )
+    return {name: found[name] for name in wanted}

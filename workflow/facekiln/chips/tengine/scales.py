@@ -1,0 +1,124 @@
+"""Ranges to scales and zero points, by the algorithms of Tengine's quant tools.
+
+`style` says how closely: "tool" repeats the tools' arithmetic, with their text table's six decimals, the zero
+point cut off, and the slip that takes the scale of a KL-calibrated sum's operands from its result before that
+has one. "exact" keeps float32 scales, rounds the zero point up, so that nothing lies below the smallest code
+(uint8 averages wrap around there), and leaves the slip out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from facekiln.chips.tengine.format import INT8, UINT8, Quant, TmGraph
+from facekiln.chips.tengine.kl import threshold_bin
+from facekiln.chips.tengine.ops import OP_IDS
+from facekiln.chips.tengine.ranges import BINS, Range, activations
+from facekiln.config import known
+from facekiln.progress import progress_bar
+
+ALGORITHMS = {"minmax": 0, "kl": 1, "aciq": 2}
+STYLES = ("exact", "tool")
+# Clipping point of a Gaussian at 8 bits, in standard deviations (ACIQ, Banner et al. 2019).
+_ACIQ_ALPHA = np.float32(3.92403714)
+_ACIQ_SPREAD = 0.5 * 0.35 * (1 + math.sqrt(math.pi * math.log(4)))
+_F = np.float32
+
+
+def _asymmetric(low: np.float32, high: np.float32, style: str) -> Quant:
+    """Return uint8's record of a range."""
+    if high < 0:
+        high = _F(0)
+    elif low > 0:
+        low = _F(0)
+    scale = _F((high - low) / _F(255))
+    if scale == 0:
+        return Quant(0.0, 0)
+    place = float(-low / scale)
+    zero = int(place) if style == "tool" else math.ceil(place - 1e-6)
+    return Quant(float(scale), min(max(zero, 0), 255))
+
+
+def _aciq(found: Range, dtype: int) -> Quant:
+    """Return the record of a Gaussian's clipping point, its spread guessed from the extreme and the count."""
+    count = max(found.elements, 2)
+    deviation = float(found.largest * _F(2)) * _ACIQ_SPREAD / math.sqrt(2 * math.log(count))
+    threshold = _F(_ACIQ_ALPHA * deviation)
+    if dtype == INT8:
+        return Quant(float(threshold / _F(127)), 0)
+    scale = _F(_F(2) * threshold / _F(255))
+    return Quant(float(scale), int(threshold / scale) if scale else 0)
+
+
+def _edge(start: np.float32, span: np.float32, place: int) -> np.float32:
+    return _F(_F(span / _F(BINS)) * _F(place + 0.5) + start)
+
+
+def _kl(found: Range, dtype: int, style: str) -> Quant:
+    if dtype == INT8:
+        place = threshold_bin(found.absolute, 128)
+        return Quant(float(_edge(_F(0), found.largest, place) / _F(127)), 0)
+    high = threshold_bin(found.signed, 256)
+    low = high - threshold_bin(found.signed[high::-1], 256) + 1
+    span = found.high - found.low
+    return _asymmetric(_edge(found.low, span, low), _edge(found.low, span, high), style)
+
+
+def _scale(found: Range, dtype: int, algorithm: str, style: str) -> Quant:
+    if algorithm == "kl":
+        return _kl(found, dtype, style)
+    if algorithm == "aciq":
+        return _aciq(found, dtype)
+    if dtype == INT8:
+        return Quant(float(_F(found.largest / _F(127))), 0)
+    return _asymmetric(found.low, found.high, style)
+
+
+def scales_of(
+    graph: TmGraph,
+    ranges: Mapping[str, Range],
+    dtype: int,
+    *,
+    algorithm: str = "minmax",
+    style: str = "exact",
+) -> dict[str, Quant]:
+    """Return the record of every activation by name, before scales are handed back (see `quantise`).
+
+    Args:
+        graph: the fp32 file.
+        ranges: of every activation; with histograms for "kl".
+        dtype: UINT8 or INT8.
+        algorithm: "minmax", "kl" or "aciq".
+        style: "exact" or "tool", see the module.
+
+    Raises:
+        KilnError: unknown algorithm or style.
+    """
+    known(algorithm, ALGORITHMS, "algorithm")
+    known(style, STYLES, "style")
+    softmax = {graph.tensors[node.outputs[0]].name for node in graph.nodes if node.op == OP_IDS["Softmax"]}
+    summed = {
+        graph.tensors[place].name
+        for node in graph.nodes
+        if node.op == OP_IDS["Eltwise"]
+        for place in node.inputs[:2]
+    }
+    levels = 255 if dtype == UINT8 else 127
+    names = activations(graph)
+    scales = {}
+    with progress_bar(len(names), f"scales ({algorithm})", "tensor") as bar:
+        for name in names:
+            if name in softmax:
+                scales[name] = Quant(float(_F(1) / _F(levels)), 0)
+            elif style == "tool" and algorithm == "kl" and dtype == INT8 and name in summed:
+                # The result's scale is still 1 when the operands take it.
+                scales[name] = Quant(1.0, 0)
+            else:
+                scales[name] = _scale(ranges[name], dtype, algorithm, style)
+            bar.update(1)
+    if style == "tool":
+        return {name: Quant(float(_F(f"{item.scale:.6f}")), item.zero_point) for name, item in scales.items()}
+    return scales
