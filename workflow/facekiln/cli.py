@@ -28,6 +28,7 @@ NOUNS = {
     "parity": "run two stages side by side and compare them",
     "detect": "find faces in pictures with any stage",
     "predict": "run a stage over a dataset, resumable and in shards; merge and export predictions",
+    "gallery": "pictures for the report: detections, misses, shifts of boxes, curves",
     "gate": "judge artifacts: golden pictures, accuracy lost, batches, pipelines; list all verdicts",
     "eval": "average precision and landmark errors of predictions",
     "table": "put figures of one protocol into tables",

@@ -1,0 +1,62 @@
+"""A sheet of captioned pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_GAP, _HEAD, _LINE = 8, 40, 15
+_INK, _PAPER = (40, 40, 40), 255
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A picture, uint8 BGR [h,w,3], and up to two lines below it."""
+
+    picture: Picture
+    lines: tuple[str, ...]
+
+
+def write_line(sheet: Picture, text: str, at: tuple[int, int], scale: float, room: int) -> None:
+    """Write one line of plain text, cut at the end to `room` pixels."""
+    plain = text.encode("ascii", "replace").decode()
+    while plain and cv2.getTextSize(plain, _FONT, scale, 1)[0][0] > room:
+        plain = plain[:-1]
+    cv2.putText(sheet, plain, at, _FONT, scale, _INK, 1, cv2.LINE_AA)
+
+
+def draw_tiles(heading: str, tiles: Sequence[Tile], *, side: int = 220, columns: int = 4) -> Picture:
+    """Draw tiles in rows below a heading; without any, only the heading.
+
+    Args:
+        heading: one line.
+        tiles: in order; each picture is brought to `side` pixels, its aspect kept.
+        side: pixels of a tile.
+        columns: tiles in a row.
+
+    Returns:
+        uint8 BGR [h,w,3], the same bytes for the same tiles.
+    """
+    foot = 2 * _LINE + 4
+    rows = -(-len(tiles) // columns)
+    width = _GAP + columns * (side + _GAP)
+    sheet = np.full((_HEAD + rows * (side + foot + _GAP), width, 3), _PAPER, np.uint8)
+    write_line(sheet, heading, (_GAP, 25), 0.5, width - 2 * _GAP)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        top, left = _HEAD + row * (side + foot + _GAP), _GAP + column * (side + _GAP)
+        scale = side / max(tile.picture.shape[:2])
+        height, across = (max(1, round(length * scale)) for length in tile.picture.shape[:2])
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+        small = np.asarray(cv2.resize(tile.picture, (across, height), interpolation=how), np.uint8)
+        sheet[top : top + height, left : left + across] = small
+        for index, line in enumerate(tile.lines[:2]):
+            write_line(sheet, line, (left, top + side + _LINE * (index + 1)), 0.36, side)
+    return sheet
