@@ -87,7 +87,7 @@ def _wider(options: argparse.Namespace) -> None:
     if not detections.table.shape[1]:
         log.warning("facekiln: %s: not one detection in it", options.predictions)
     elif detections.table[4].min() == detections.table[4].max():
-        log.warning("facekiln: %s: all scores are equal, so no threshold counts", options.predictions)
+        log.warning("facekiln: %s: all scores are equal, so normalising them divides by zero", options.predictions)
     precision = evaluate(detections, truth, options.protocol)
     if options.per_event:
         events = evaluate_events(detections, truth, options.protocol)

@@ -38,11 +38,11 @@ def read_any(path: Path, truth: Truth, *, official: bool, boxes: str = "float") 
         from facekiln.evaluation.read_text import read_text
 
         return read_text(path, truth, official=official)
-    if path.suffix == ".json":
+    if path.is_file() and path.suffix == ".json":
         from facekiln.evaluation.read_json import read_json
 
         return read_json(path, truth, official=official)
-    if path.suffix == ".parquet":
+    if path.is_file() and path.suffix == ".parquet":
         from facekiln.evaluation.read_parquet import read_parquet
 
         return read_parquet(path, truth)

@@ -37,7 +37,8 @@ def read_parquet(path: Path | str, truth: Truth) -> Detections:
             hint="pip install 'facekiln[parquet]', or give the detections as text files or JSON",
         ) from error
     try:
-        found = pq.read_table(path, columns=list(COLUMNS), use_threads=False)
+        there = pq.read_schema(path).names
+        found = pq.read_table(path, columns=[n for n in COLUMNS if n in there], use_threads=False)
     except OSError as error:
         raise KilnError(f"cannot be read: {error}", file=path) from error
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:

@@ -18,7 +18,7 @@ THRESHOLDS: Floats = 1 - np.arange(1, STEPS + 1) / STEPS
 
 
 def normalised(scores: Floats, protocol: str) -> Floats:
-    """Return scores brought to 0..1 over the whole set, float64; NaN where all are equal, as in the tools.
+    """Return scores brought to 0..1 over the whole set, float64; where all are equal, 0/0 as in the tools.
 
     `port` starts its search for the extremes at 0 and 1, and computes in double precision. The official tool
     starts at realmin and realmax of single precision, which makes its extremes single: MATLAB subtracts in
@@ -31,7 +31,7 @@ def normalised(scores: Floats, protocol: str) -> Floats:
             result: Floats = (scores - least) / np.float64(most - least)
         return result
     limits = np.finfo(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         low = np.float32(scores.min(initial=float(limits.max)))
         high = np.float32(scores.max(initial=float(limits.tiny)))
         if protocol == "octave":
