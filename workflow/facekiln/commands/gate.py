@@ -121,6 +121,9 @@ def _subject(options: argparse.Namespace) -> tuple[Model, str, Config, str]:
     overrides = {"mirror": options.mirror} if getattr(options, "mirror", None) else {}
     config = load_config(options.config, overrides)
     model, size = options.model, options.size
+    if options.artifact.suffix == ".pth":  # a checkpoint takes any size: its first stands for all
+        model = model or options.artifact.stem
+        size = size or next(iter(config.model(model).sizes))
     if model is None or size is None:
         named = model_and_size_of(options.artifact, config)
         model, size = model or named[0], size or named[1]

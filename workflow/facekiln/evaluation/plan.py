@@ -1,0 +1,144 @@
+"""What the rules of tables, gates and galleries ask: which files each is made from."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from facekiln.config import Config, known
+from facekiln.errors import KilnError
+from facekiln.predictions.names import BACKENDS, backend_for
+from facekiln.targets import PARENTS, RESULTS, matching
+
+# Folders of results/ whose artifacts compute in floating point.
+FLOAT_FOLDERS = ("checkpoints", "torchscript", "onnx", "caffe")
+_FORM = "{evaluator}/{backend}/{folder}/{artifact}/{dataset}"
+
+
+def parent_of(artifact: str) -> str | None:
+    """Return the name of the artifact that one (below results/) is made from, None where it has no parent."""
+    for pattern, parent in PARENTS.items():
+        wildcards = matching(pattern, artifact)
+        if wildcards:
+            return parent.format(**wildcards)
+    return None
+
+
+def float_parent_of(artifact: str) -> str | None:
+    """Return the nearest ancestor that computes in floating point; None for one that does so itself."""
+    if PurePosixPath(artifact).parts[0] in FLOAT_FOLDERS:
+        return None
+    parent = parent_of(artifact)
+    while parent and PurePosixPath(parent).parts[0] not in FLOAT_FOLDERS:
+        parent = parent_of(parent)
+    return parent
+
+
+class EvaluationTargets:
+    """Inputs of rules, with names checked."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def tables(self) -> str:
+        """Return a regular expression for the declared tables; it may match nothing."""
+        return "|".join(self.config.tables) or "(?!)"
+
+    def title_of(self, table: str) -> str:
+        """Return a table's title."""
+        return str(self.config.tables[table].get("title", "Accuracy"))
+
+    def evaluations_of(self, table: str, ending: str = ".json") -> list[str]:
+        """Return the files of a table's evaluations.
+
+        Raises:
+            KilnError: unknown table, or an entry that is not `{evaluator}/{backend}/{artifact}/{dataset}`.
+        """
+        entries = self.config.tables[known(table, self.config.tables, "table")]["evaluations"]
+        for entry in entries:
+            self._parts(table, entry)
+        return [f"{RESULTS}/eval/{entry}{ending}" for entry in entries]
+
+    def _parts(self, table: str, entry: str) -> tuple[str, str, str, str]:
+        """Return evaluator, backend, artifact and dataset of an entry."""
+        parts = PurePosixPath(entry).parts
+        if len(parts) < 5 or parts[1] not in BACKENDS or entry.endswith(".json"):
+            raise KilnError(
+                "is no evaluation below results/eval/, without .json",
+                file="config/config.yaml",
+                where=f"tables.{table}.evaluations",
+                value=entry,
+                limit=f"{_FORM}; backends: {', '.join(BACKENDS)}",
+            )
+        return parts[0], parts[1], "/".join(parts[2:-1]), parts[-1]
+
+    def files_of(self, artifact: str) -> list[str]:
+        """Return an artifact's file and those that are read with it.
+
+        Raises:
+            KilnError: it is of no kind that runs here.
+        """
+        backend = BACKENDS[backend_for(artifact)]
+        stem = artifact.removesuffix(backend.ending)
+        return [f"{RESULTS}/{artifact}", *(f"{RESULTS}/{stem}{ending}" for ending in backend.beside)]
+
+    def float_evaluation_of(self, evaluator: str, artifact: str, dataset: str) -> str:
+        """Return the evaluation that a quantised artifact's is judged against.
+
+        Raises:
+            KilnError: the artifact has no float parent.
+        """
+        parent = self._parent(artifact)
+        return f"{RESULTS}/eval/{evaluator}/{backend_for(parent)}/{parent}/{dataset}.json"
+
+    def float_predictions_of(self, artifact: str, dataset: str) -> str:
+        """Return the folder of predictions of a quantised artifact's float parent.
+
+        Raises:
+            KilnError: the artifact has no float parent.
+        """
+        parent = self._parent(artifact)
+        return f"{RESULTS}/predictions/{backend_for(parent)}/{parent}/{dataset}"
+
+    def _parent(self, artifact: str) -> str:
+        parent = float_parent_of(artifact)
+        if parent is None:
+            raise KilnError(
+                "has no float parent to be compared with",
+                file=f"{RESULTS}/{artifact}",
+                hint="name a quantised artifact, e.g. nnie/{model}_{size}.wk",
+            )
+        return parent
+
+    def gates(self) -> list[str]:
+        """Return the verdicts that the summary lists: of every artifact in a table.
+
+        Each artifact has its golden picture and, where it has a parent, its parity; a quantised one what it
+        lost by each evaluation; a `.wk` its board's decoding; every checkpoint behind them its batch.
+        """
+        wanted: dict[str, None] = {}
+        for table, declared in self.config.tables.items():
+            for entry in declared["evaluations"]:
+                evaluator, backend, artifact, dataset = self._parts(table, entry)
+                wanted[f"{RESULTS}/gates/golden/{artifact}.json"] = None
+                chain = self._chain(artifact)
+                if len(chain) > 1:
+                    wanted[f"{RESULTS}/parity/{artifact}.json"] = None
+                if float_parent_of(artifact):
+                    name = f"{evaluator}/{backend}/{artifact}/{dataset}"
+                    wanted[f"{RESULTS}/gates/accuracy/{name}.json"] = None
+                if artifact.endswith(".wk"):
+                    wanted[f"{RESULTS}/gates/board_decode/{artifact}.json"] = None
+                if chain[-1].endswith(".pth"):
+                    wanted[f"{RESULTS}/gates/batch/{chain[-1]}.json"] = None
+        return list(wanted)
+
+    def _chain(self, artifact: str) -> list[str]:
+        """Return an artifact and all that it is made from, up to what its model is born as."""
+        chain = [artifact]
+        while parent := parent_of(chain[-1]):
+            if parent.endswith(".pth"):
+                model = self.config.models.get(PurePosixPath(parent).stem)
+                if model is None or model.born != "checkpoint":
+                    break
+            chain.append(parent)
+        return chain

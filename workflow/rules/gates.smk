@@ -1,0 +1,127 @@
+# results/gates/: verdicts with reasons; summary.json lists all of them, and fails where one did
+
+from facekiln.evaluation.plan import EvaluationTargets
+
+PLAN = EvaluationTargets(KILN)
+
+
+# Seconds, and an input of every prediction: an artifact that finds nothing stops before any long run.
+rule check_golden:
+    input:
+        checked(lambda wc: PLAN.files_of(wc.artifact)),
+    output:
+        "results/gates/golden/{artifact}.json",
+    log:
+        "logs/gates/golden/{artifact}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.evaluation.gates_run"),
+        limits=KILN.gates["golden"],
+        mirror=MIRROR,
+    shell:
+        "facekiln --log {log} gate golden {input[0]} {params.mirror} --output {output}"
+
+
+# It keeps going: the summary lists all verdicts, and stops.
+rule check_accuracy:
+    input:
+        child="results/eval/{evaluator}/{backend}/{artifact}/{dataset}.json",
+        parent=checked(
+            lambda wc: PLAN.float_evaluation_of(wc.evaluator, wc.artifact, wc.dataset)
+        ),
+    output:
+        "results/gates/accuracy/{evaluator}/{backend}/{artifact}/{dataset}.json",
+    log:
+        "logs/gates/accuracy/{evaluator}/{backend}/{artifact}/{dataset}.log",
+    wildcard_constraints:
+        evaluator=r"\w+",
+        backend=r"[\w-]+",
+        dataset=r"[\w@]+",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.evaluation.gates"),
+        limits=KILN.gates["accuracy"],
+    shell:
+        "facekiln --log {log} gate accuracy {input.child} {input.parent} --keep-going --output {output}"
+
+
+rule check_batch:
+    input:
+        checked(lambda wc: PLAN.files_of(wc.artifact)),
+    output:
+        "results/gates/batch/{artifact}.json",
+    log:
+        "logs/gates/batch/{artifact}.log",
+    conda:
+        ENVIRONMENT
+    threads: 2
+    params:
+        code=fingerprint("facekiln.evaluation.gates_run"),
+        limits=KILN.gates["batch"],
+    shell:
+        "facekiln --log {log} gate batch {input[0]} --keep-going --output {output}"
+
+
+rule check_board_decode:
+    input:
+        "results/{artifact}",
+    output:
+        "results/gates/board_decode/{artifact}.json",
+    log:
+        "logs/gates/board_decode/{artifact}.log",
+    conda:
+        ENVIRONMENT
+    threads: 2
+    params:
+        code=fingerprint(
+            "facekiln.evaluation.gates_board", "facekiln.chips.nnie.runtime"
+        ),
+        limits=KILN.gates["pipelines"],
+    shell:
+        "facekiln --log {log} gate board-decode {input} --keep-going --output {output}"
+
+
+rule check_pipelines:
+    input:
+        host="results/predictions/{host}/{artifact}/{dataset}",
+        board="results/predictions/{backend}/{artifact}/{dataset}",
+    output:
+        "results/gates/pipelines/{host}/{backend}/{artifact}/{dataset}.json",
+    log:
+        "logs/gates/pipelines/{host}/{backend}/{artifact}/{dataset}.log",
+    wildcard_constraints:
+        host=r"[\w-]+",
+        backend=r"[\w-]+",
+        dataset=r"[\w@]+",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.evaluation.gates_run"),
+        limits=KILN.gates["pipelines"],
+    shell:
+        "facekiln --log {log} gate pipelines {input.host} {input.board} --keep-going --output {output}"
+
+
+rule summarise_gates:
+    input:
+        or_stop(PLAN.gates),
+    output:
+        report(
+            "results/gates/summary.json",
+            caption="../report/gates.rst",
+            category="Gates",
+            labels={"what": "all verdicts"},
+        ),
+    log:
+        "logs/gates/summary.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.evaluation.gates"),
+    shell:
+        "facekiln --log {log} gate list --only {input} --output {output}"
