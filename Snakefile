@@ -14,8 +14,12 @@ include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/onnx.smk"
 include: "workflow/rules/caffe.smk"
 include: "workflow/rules/calibration.smk"
+include: "workflow/rules/quant.smk"
 include: "workflow/rules/nnie.smk"
 include: "workflow/rules/parity.smk"
+include: "workflow/rules/landmarks.smk"
+include: "workflow/rules/gates.smk"
+include: "workflow/rules/tables.smk"
 
 
 rule all:

@@ -126,3 +126,18 @@ def compare_methods(
                 rows.append({"method": method, "scheme": scheme, **figures.as_dict()})
                 bar.update(len(pictures))
     return rows
+
+
+def methods_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of `compare_methods` for a person."""
+    lines = ["SIMULATED int8 against float (SQNR in dB, mean over pictures):"]
+    for row in rows:
+        outputs = "  ".join(f"{name} {value:6.2f}" for name, value in row["sqnr_db"].items())
+        faces = row["faces"]
+        found = (
+            f"  found {faces['found']:.3f}, invented {faces['invented']:.3f}, IoU {faces['mean_iou']:.3f}"
+            if faces
+            else ""
+        )
+        lines.append(f"  {row['scheme']:<10} {row['method']:<10} {outputs}{found}")
+    return "\n".join(lines)

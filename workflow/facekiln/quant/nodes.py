@@ -23,8 +23,10 @@ MOVERS = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity",
 
 @dataclass(frozen=True)
 class Tensor:
-    """One activation: its name, the node that makes it ("" for an input) and its op, its shape, and the tensor
-    that it only reorders, if it does."""
+    """One activation: its name, the node that makes it ("" for an input) and its op, its shape.
+
+    `same_as` is the tensor that it only reorders, if it does.
+    """
 
     name: str
     node: str
@@ -35,7 +37,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight: its initializer, the node that uses it and its op, the axis of output channels, its values."""
+    """One weight: its initializer, the node that uses it, that node's op, the axis of output channels."""
 
     name: str
     node: str

@@ -1,4 +1,4 @@
-"""A network with QuantizeLinear and DequantizeLinear where int8 chips round: an estimate, not any chip's arithmetic.
+"""A network with QuantizeLinear and DequantizeLinear where int8 chips round: no chip's own arithmetic.
 
 Weights are symmetric int8 per output channel; each activation that a quantisable node reads is rounded once,
 with one scale. onnxruntime.quantization places pairs on every tensor, that between a convolution and its

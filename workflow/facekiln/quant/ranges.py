@@ -168,7 +168,7 @@ def tensor_ranges(
 
 
 def write_ranges(path: Path | str, ranges: Ranges) -> None:
-    """Write ranges as JSON (workflow/schemas/ranges.yaml); tensors and weights are lists in the graph's order.
+    """Write ranges as JSON by workflow/schemas/ranges.yaml; tensors and weights are in the graph's order.
 
     Raises:
         KilnError: the disk is full, or the ranges break the schema.

@@ -44,7 +44,7 @@ class Session:
         except Exception as error:  # onnxruntime's own types, which it does not export
             raise KilnError(f"ONNX Runtime does not take the graph: {error}") from error
         self._partly = onnxruntime.RunOptions()
-        self._partly.add_run_config_entry("only_execute_path_to_fetches", "1")
+        self._partly.only_execute_path_to_fetches = True
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
 
