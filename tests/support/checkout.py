@@ -99,13 +99,15 @@ def copy_checkout(root: Path, folder: Path) -> Checkout:
 
 def miniature(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe that trains for seconds and asks for no accuracy."""
+    scenes = {"size": [96, 96], "face_size": [12, 60]}
     return {
         "title": "miniature",
         "seed": recipe["seed"],
         "threads": 2,
-        "scenes": {"count": 4, "side": 96, "face_size": [12, 60]},
-        "batches": [{"side": 64, "pictures": 2, "share": 1.0}],
+        "device": "cpu",
         "steps": 4,
-        "held_out": {"count": 2, "side": 96, "face_size": [12, 60]},
-        "minimum_ap": 0,
+        "train": [{"drawn": {"count": 4, **scenes}}],
+        "validate": {"drawn": {"count": 2, **scenes}},
+        "goal": {"metric": "ap", "least": 0},
+        "detection": {"batches": [{"size": [64, 64], "pictures": 2}]},
     }
