@@ -1,4 +1,4 @@
-"""The WIDER FACE tools restated slowly, one detection and one threshold at a time, as their rules are written.
+"""The WIDER FACE tools restated slowly, a detection and a threshold at a time, as their rules are written.
 
 Shares no code with the package: tests compare the two.
 """

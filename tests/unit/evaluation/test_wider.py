@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.wider_oracle import Rows, overlap_official, overlap_port
-from support.wider_oracle import evaluate as slowly
 
 from facekiln.errors import KilnError
 from facekiln.evaluation.detections import Detections
@@ -24,6 +22,8 @@ from facekiln.evaluation.wider import PROTOCOLS, area, evaluate, evaluate_events
 from facekiln.evaluation.wider_counts import normalised
 from facekiln.evaluation.wider_match import match, overlap_float, overlap_int32, rounded
 from facekiln.evaluation.wider_truth import SETTINGS, Truth, read_truth
+from support.wider_oracle import Rows, overlap_official, overlap_port
+from support.wider_oracle import evaluate as slowly
 
 
 def truth_of(faces: list[Rows], kept: list[list[bool]] | None = None, event: str = "0--Parade") -> Truth:
