@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from facekiln.config import Crop, Model, known
 from facekiln.errors import KilnError
+from facekiln.models.pfpld import PFPLD
 from facekiln.progress import log
 from facekiln.training.landmark_crops import training_crop
 from facekiln.training.landmark_faces import FaceTable, rarity, table_of
@@ -39,6 +41,7 @@ class LandmarkTask:
         self._settings = make_settings(recipe.settings)
         self._model, self._seed, self._train, self._held_out = model, recipe.seed, train, held_out
         crop, self._side = _crop_and_side(model)
+        self._goal, self._title = recipe.goal.metric, f"recipe '{recipe.title}'"
         self._pictures = PictureCache()
         names = [source.dataset or "" for source in recipe.train]
         for name in self._settings.closed_eyes:
@@ -66,6 +69,16 @@ class LandmarkTask:
         )
         self.steps, self.epoch_steps = self._plan.steps, self._plan.epoch_steps
 
+    def start(self, network: nn.Module) -> None:
+        """Let a fresh network start from the mean face of the training faces, as their crops show it."""
+        faces = self._faces
+        shares = (faces.points - faces.squares[:, None, :2]) / faces.squares[:, None, 2:] + 0.5
+        known = ~np.isnan(shares)
+        mean = np.where(known, shares, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        mean[~known.any(axis=0)] = 0.5
+        if isinstance(network, PFPLD):
+            network.start_from(torch.from_numpy(mean.ravel()).float())
+
     def batch(self, step: int) -> Arrays:
         """Return images [B,3,h,w], points [B,98,2] (shares), pose [B,3], flags int64 [B], rarity [B]."""
         rng = np.random.default_rng([self._seed, 2, step])
@@ -90,8 +103,8 @@ class LandmarkTask:
             IMAGES: to_tensor(crop.image, self._model.input)[0],
             "points": crop.points.astype(np.float32),
             "pose": crop.pose.astype(np.float32),
-            "flags": np.int64(faces.flags[face]),
-            "rarity": np.float32(self._rarity[face]),
+            "flags": np.asarray(faces.flags[face]),
+            "rarity": np.asarray(self._rarity[face], np.float32),
         }
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,8 +116,20 @@ class LandmarkTask:
         return LOSSES[declared.kind](placed, pose.float(), truth, self._side, declared)
 
     def judge(self, network: nn.Module) -> dict[str, Any]:
-        """Return the figures of `facekiln.training.landmark_judge.evaluate`."""
-        return evaluate(network, self._model, self._held_out, self._judged, self._side)
+        """Return the figures of `facekiln.training.landmark_judge.evaluate`.
+
+        Raises:
+            KilnError: the recipe's goal is a figure that the held-out faces do not tell.
+        """
+        figures = evaluate(network, self._model, self._held_out, self._judged, self._side)
+        if figures.get(self._goal) is None:
+            raise KilnError(
+                "no held-out face tells this figure",
+                file=self._title,
+                where=f"goal.{self._goal}",
+                limit=", ".join(name for name, value in figures.items() if value is not None),
+            )
+        return figures
 
 
 def _crop_and_side(model: Model) -> tuple[Crop, int]:
