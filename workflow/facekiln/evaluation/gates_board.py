@@ -9,6 +9,7 @@ floating-point maps. This gate tells what those differences cost in faces; it sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from facekiln.data.pictures import procedural_pictures
 from facekiln.errors import KilnError
 from facekiln.evaluation.gates import Verdict, skipped
 from facekiln.evaluation.gates_run import judge_pairs
+from facekiln.parity.agreement import SCORE_MARGIN
 from facekiln.vision.decode import decode_boxes
 from facekiln.vision.detect import Faces, faces_from_outputs
 from facekiln.vision.heads import Arrays, HeadMap, assemble
@@ -102,11 +104,13 @@ def gate_board_decode(path: Path, model: Model, label: str, config: Config, *, s
     from facekiln.chips.nnie.runtime import WkRuntime
 
     runtime, size = WkRuntime(path), model.size(label)
+    # As everywhere, a face at the threshold is lost only if it is below it by more than a margin.
+    lower = replace(model.decode, score_threshold=max(0.0, model.decode.score_threshold - SCORE_MARGIN))
     pairs = []
     for _, picture in procedural_pictures(config.parity["count"], config.parity["seed"], size):
         maps = runtime.run(picture)
-        host = faces_from_outputs(assemble(maps, runtime.heads), model, size)
-        pairs.append((host, board_faces(to_board(maps), runtime.heads, model, size, model.decode)))
+        host = faces_from_outputs(assemble(maps, runtime.heads), model, size, lower)
+        pairs.append((host, board_faces(to_board(maps), runtime.heads, model, size, lower)))
     return judge_pairs(
         pairs,
         config.gates["pipelines"],
