@@ -108,7 +108,7 @@ rule check_pipelines:
 
 rule summarise_gates:
     input:
-        or_stop(PLAN.gates),
+        checked(lambda wc: PLAN.gates()),
     output:
         report(
             "results/gates/summary.json",

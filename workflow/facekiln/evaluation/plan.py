@@ -6,7 +6,6 @@ from pathlib import PurePosixPath
 
 from facekiln.config import Config, known
 from facekiln.errors import KilnError
-from facekiln.predictions.names import BACKENDS, backend_for
 from facekiln.targets import PARENTS, RESULTS, matching
 
 # Folders of results/ whose artifacts compute in floating point.
@@ -60,6 +59,8 @@ class EvaluationTargets:
 
     def _parts(self, table: str, entry: str) -> tuple[str, str, str, str]:
         """Return evaluator, backend, artifact and dataset of an entry."""
+        from facekiln.predictions.names import BACKENDS
+
         parts = PurePosixPath(entry).parts
         if len(parts) < 5 or parts[1] not in BACKENDS or entry.endswith(".json"):
             raise KilnError(
@@ -77,6 +78,8 @@ class EvaluationTargets:
         Raises:
             KilnError: it is of no kind that runs here.
         """
+        from facekiln.predictions.names import BACKENDS, backend_for
+
         backend = BACKENDS[backend_for(artifact)]
         stem = artifact.removesuffix(backend.ending)
         return [f"{RESULTS}/{artifact}", *(f"{RESULTS}/{stem}{ending}" for ending in backend.beside)]
@@ -87,6 +90,8 @@ class EvaluationTargets:
         Raises:
             KilnError: the artifact has no float parent.
         """
+        from facekiln.predictions.names import backend_for
+
         parent = self._parent(artifact)
         return f"{RESULTS}/eval/{evaluator}/{backend_for(parent)}/{parent}/{dataset}.json"
 
@@ -96,6 +101,8 @@ class EvaluationTargets:
         Raises:
             KilnError: the artifact has no float parent.
         """
+        from facekiln.predictions.names import backend_for
+
         parent = self._parent(artifact)
         return f"{RESULTS}/predictions/{backend_for(parent)}/{parent}/{dataset}"
 
