@@ -153,6 +153,7 @@ class Config:
     gates: dict[str, Any] = field(default_factory=dict)
     landmarks: dict[str, Any] = field(default_factory=dict)
     inference: dict[str, dict[str, Any]] = field(default_factory=dict)
+    box_rules: dict[str, str] = field(default_factory=dict)
     prediction_shards: int = 1
 
     def model(self, name: str) -> Model:
@@ -338,6 +339,7 @@ def load_config(folder: Path | str = DEFAULT_FOLDER, overrides: Mapping[str, Any
         gates=value["gates"],
         landmarks=value["landmarks"],
         inference=value["inference"],
+        box_rules=value["box_rules"],
         prediction_shards=value["prediction_shards"],
     )
 
