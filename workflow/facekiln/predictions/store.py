@@ -35,6 +35,7 @@ META_KEYS = (
     "dataset_digest",
     "images",
     "resize",
+    "interpolation",
     "size",
     "score_threshold",
     "nms_iou",
@@ -127,13 +128,17 @@ def join(parts: list[Predictions], meta: dict[str, Any]) -> Predictions:
     """Put predictions one after the other.
 
     Args:
-        parts: at least one; all with the same number of points and with or without pose, or without a
+        parts: all with the same number of points and with or without pose, or without a
             detection to show it.
         meta: of the whole.
 
     Raises:
         KilnError: parts of different kinds, or a picture in two of them.
     """
+
+    if not parts:
+        nothing = np.zeros(0, np.float32)
+        return Predictions((), np.zeros(0, np.int64), nothing.reshape(0, 4), nothing, None, None, meta)
 
     def stacked(name: str) -> Any:
         values = [value for part in parts if (value := getattr(part, name)) is not None]

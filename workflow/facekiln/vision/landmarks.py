@@ -59,13 +59,14 @@ def square_around(box: NDArray[np.floating], crop: Crop) -> Square:
     return Square(round(left), round(top), max(1, round(side)))
 
 
-def cut(image: Picture, square: Square, size: tuple[int, int]) -> Picture:
+def cut(image: Picture, square: Square, size: tuple[int, int], interpolation: str = "auto") -> Picture:
     """Cut a square out of a picture and resize it; what lies beyond the picture is black.
 
     Args:
         image: uint8 BGR [H, W, 3].
         square: where.
         size: (height, width) of the network's input, pixels.
+        interpolation: see `facekiln.vision.preprocess.Resize`.
 
     Returns:
         uint8 BGR [height, width, 3].
@@ -83,7 +84,7 @@ def cut(image: Picture, square: Square, size: tuple[int, int]) -> Picture:
     if left < right and top < bottom:
         part = image[top:bottom, left:right]
         canvas[top - square.y : bottom - square.y, left - square.x : right - square.x] = part
-    return fit(canvas, size, "stretch")[0]
+    return fit(canvas, size, "stretch", interpolation)[0]
 
 
 def landmarks_from_outputs(

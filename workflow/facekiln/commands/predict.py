@@ -1,0 +1,178 @@
+"""`facekiln predict`: run a stage over a dataset, merge shards, export predictions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facekiln.commands import add_verb
+
+if TYPE_CHECKING:
+    from facekiln.predictions.store import Predictions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of this noun."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    run = add_verb(
+        verbs,
+        "run",
+        _run,
+        "run an artifact over every picture of a dataset; after a kill the same command goes on",
+        "facekiln predict run --stage results/onnx/retinaface_640.onnx --dataset wider_val",
+    )
+    run.add_argument("--stage", type=Path, required=True, metavar="FILE", help="the artifact that is run")
+    run.add_argument("--model", help="default: from the artifact's name")
+    run.add_argument(
+        "--size", metavar="LABEL", help="that the artifact is built for (default: from its name)"
+    )
+    run.add_argument("--dataset", required=True, help="a name of config/datasets.yaml, or NAME@INFERENCE")
+    run.add_argument(
+        "--inference", metavar="NAME", help="an entry of config.yaml's `inference` (default: `default`)"
+    )
+    run.add_argument("--backend", metavar="NAME", help="default: the first that runs such files")
+    run.add_argument("--shard", default="1/1", metavar="I/N", help="part I of N of the dataset")
+    run.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="default: results/predictions/BACKEND/ARTIFACT/DATASET[@INFERENCE]",
+    )
+    run.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+
+    merge = add_verb(
+        verbs,
+        "merge",
+        _merge,
+        "put the shards of one run together: the same bytes as a run without shards",
+        "facekiln predict merge shard1/ shard2/ --output merged/",
+    )
+    merge.add_argument("shards", type=Path, nargs="+", metavar="FOLDER")
+    merge.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+
+    export = add_verb(
+        verbs,
+        "export",
+        _export,
+        "write predictions as WIDER FACE result files, JSON or Parquet",
+        "facekiln predict export results/predictions/onnxruntime/onnx/retinaface_640.onnx/wider_val"
+        " --format text --boxes truncate --output wider_results/",
+    )
+    export.add_argument("predictions", type=Path, metavar="FOLDER")
+    export.add_argument("--format", choices=("text", "json", "parquet"), default="text")
+    export.add_argument(
+        "--boxes",
+        choices=("float", "truncate", "floor_ceil"),
+        default="float",
+        help="how corners become x, y, width, height: as they are; cut to whole pixels (Pytorch_Retinaface); "
+        "corner rounded down and sides up (Ultra-Light detector)",
+    )
+    export.add_argument(
+        "--digits", type=int, metavar="N", help="of scores behind the point (default: all of float32)"
+    )
+    export.add_argument(
+        "--header",
+        choices=("name", "path"),
+        default="name",
+        help="first line of a text file: the picture's name without ending, or `event/name.jpg`",
+    )
+    export.add_argument(
+        "--output", type=Path, required=True, metavar="PATH", help="a folder for text, else a file"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    from facekiln.config import known, load_config
+    from facekiln.data.declared import load_datasets
+    from facekiln.errors import KilnError
+    from facekiln.predictions.names import backend_for, model_of, split_dataset
+    from facekiln.predictions.run import below_results, predict
+    from facekiln.predictions.settings import DEFAULT, inference_of
+    from facekiln.predictions.shards import parse_shard
+
+    config = load_config(options.config)
+    shard = parse_shard(options.shard)
+    name, entry = split_dataset(options.dataset)
+    if options.inference and entry not in (DEFAULT, options.inference):
+        raise KilnError("two inference entries are named", value=f"{entry}, {options.inference}")
+    entry = options.inference or entry
+    datasets = load_datasets(options.config)
+    declared = datasets[known(name, datasets, "dataset")]
+    backend = backend_for(options.stage, options.backend)
+    model, label = model_of(options.stage, backend, config, options.model, options.size)
+    inference = inference_of(entry, model, config, label=label, artifact=str(options.stage))
+    segment = name if entry == DEFAULT else f"{name}@{entry}"
+    output = options.output or Path("results/predictions") / backend / below_results(options.stage) / segment
+    predictions = predict(
+        options.stage,
+        model,
+        config,
+        backend=backend,
+        inference=inference,
+        declared=declared,
+        shard=shard,
+        output=output,
+    )
+    _record(output, "predict run", [options.stage], predictions)
+    _tell(output, predictions)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from facekiln.predictions.shards import merge
+
+    predictions = merge(options.shards, options.output)
+    # The shards are the workflow's temporary files: the story goes on with what they were made from.
+    artifact = Path("results") / predictions.meta["artifact"]
+    made_from = (
+        [artifact] if artifact.is_file() else [folder / "predictions.npz" for folder in options.shards]
+    )
+    _record(options.output, "predict merge", made_from, predictions)
+    _tell(options.output, predictions)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from facekiln.predictions.export import export
+    from facekiln.predictions.store import read_predictions
+    from facekiln.progress import log
+
+    predictions = read_predictions(options.predictions)
+    export(
+        predictions,
+        options.output,
+        form=options.format,
+        boxes=options.boxes,
+        digits=options.digits,
+        header=options.header,
+    )
+    log.info("%s: %d detections in %d pictures", options.output, len(predictions.scores), len(predictions))
+
+
+def _record(folder: Path, verb: str, inputs: list[Path], predictions: Predictions) -> None:
+    from facekiln.predictions.store import ARRAYS_FILE
+    from facekiln.provenance import write_record
+
+    meta = predictions.meta
+    write_record(
+        folder / ARRAYS_FILE,
+        verb=verb,
+        inputs=inputs,
+        settings=meta,
+        facts={"pictures": len(predictions), "detections": len(predictions.scores)},
+        emulated=meta["emulated"],
+    )
+
+
+def _tell(folder: Path, predictions: Predictions) -> None:
+    from facekiln.progress import log
+
+    meta = predictions.meta
+    log.info(
+        "%s: %d detections in %d pictures; %s, %s%s",
+        folder,
+        len(predictions.scores),
+        len(predictions),
+        meta["backend"],
+        meta["precision"],
+        ", EMULATED" if meta["emulated"] else "",
+    )

@@ -1,0 +1,172 @@
+"""What results/predictions/{backend}/{artifact}/{dataset}[@{inference}]/ means.
+
+A name that makes no sense raises a `KilnError` with a suggestion. Nothing here runs a network, so that the
+workflow can ask for every target that it plans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from facekiln.artifact import sha256_of_text
+from facekiln.config import Config, Model, known
+from facekiln.data.declared import Declared, load_datasets
+from facekiln.errors import KilnError
+from facekiln.predictions.settings import DEFAULT, Inference, inference_of
+from facekiln.targets import RESULTS, Targets, model_and_size_of
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What runs artifacts of one kind.
+
+    Attributes:
+        folder: below results/, where the workflow makes such artifacts.
+        ending: of the file that is run.
+        packages: whose versions decide what it computes; empty where it is our own code.
+        reader: of Caffe pairs.
+        beside: endings of files that are read with it.
+    """
+
+    folder: str
+    ending: str
+    packages: tuple[str, ...] = ()
+    reader: str = "opencv"
+    beside: tuple[str, ...] = ()
+
+
+_PAIR = (".prototxt", ".heads.json")
+BACKENDS = {
+    "torch": Backend("checkpoints", ".pth", ("torch",)),
+    "torchscript": Backend("torchscript", ".pt", ("torch",)),
+    "onnxruntime": Backend("onnx", ".onnx", ("onnxruntime",)),
+    "caffe-opencv": Backend("caffe", ".caffemodel", ("opencv-python-headless",), "opencv", _PAIR),
+    "caffe-mnn": Backend("caffe", ".caffemodel", ("MNN",), "mnn", _PAIR),
+    "nnie-emulator": Backend("nnie", ".wk"),
+}
+
+
+def backend_for(path: Path | str, name: str | None = None) -> str:
+    """Return the backend that runs a file: the named one if it does, else the first that does.
+
+    Raises:
+        KilnError: unknown backend, one that does not run such files, or files that none runs.
+    """
+    if name is not None:
+        known(name, BACKENDS, "backend")
+    fitting = [key for key, backend in BACKENDS.items() if str(path).endswith(backend.ending)]
+    if not fitting:
+        limit = ", ".join(f"{backend.ending} ({key})" for key, backend in BACKENDS.items())
+        raise KilnError("is of no kind that a backend runs", file=path, limit=limit)
+    if name is None:
+        return fitting[0]
+    if name not in fitting:
+        raise KilnError(
+            f"backend '{name}' does not run such files",
+            file=path,
+            value=PurePosixPath(path).suffix,
+            limit=BACKENDS[name].ending,
+            hint=f"it runs in: {', '.join(fitting)}",
+        )
+    return name
+
+
+def split_dataset(segment: str) -> tuple[str, str]:
+    """Return (dataset, inference entry) of `NAME` or `NAME@ENTRY`."""
+    name, _, entry = segment.partition("@")
+    return name, entry or DEFAULT
+
+
+def model_of(
+    path: Path | str, backend: str, config: Config, model: str | None = None, size: str | None = None
+) -> tuple[Model, str | None]:
+    """Return the model of an artifact, and the label of the size that it is built for: None for a checkpoint.
+
+    Args:
+        path: the artifact; its name, `{model}.pth` or `{model}_{size}...`, says what is not given.
+        backend: that runs it.
+        config: has the models.
+        model: its model.
+        size: its size's label.
+
+    Raises:
+        KilnError: unknown model or size; the name does not say them, or says others; a size for a checkpoint.
+    """
+    if backend == "torch":
+        if size is not None:
+            raise KilnError(
+                "is a checkpoint, which is built for no size",
+                file=path,
+                hint="set `size` of the inference entry",
+            )
+        return config.model(model or PurePosixPath(path).name.removesuffix(".pth")), None
+    if model is not None and size is not None:
+        declared = config.model(model)
+        declared.size(size)
+        return declared, size
+    named, label = model_and_size_of(path, config)
+    if (model or named, size or label) != (named, label):
+        raise KilnError(
+            "is of another model or size by its name",
+            file=path,
+            value=f"{named}, {label}",
+            limit=f"{model or named}, {size or label}",
+            hint="name both: --model NAME --size LABEL",
+        )
+    return config.model(named), label
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a path of predictions asks for."""
+
+    backend: str
+    artifact: str
+    model: Model
+    inference: Inference
+    dataset: Declared
+
+
+class PredictionTargets:
+    """What the rules of predictions ask: inputs, digests of settings, and the number of shards."""
+
+    def __init__(self, config: Config, folder: Path | str = "config") -> None:
+        self.config = config
+        self._folder = folder
+
+    def wanted(self, backend: str, artifact: str, segment: str) -> Wanted:
+        """Return what `results/predictions/{backend}/{artifact}/{segment}/` is.
+
+        Raises:
+            KilnError: an unknown backend, dataset, inference entry, model or size, each with a suggestion; a
+                backend that does not run the artifact; a size that the entry cannot have.
+        """
+        backend_for(artifact, backend)
+        folder = PurePosixPath(artifact).parts[0]
+        if folder != BACKENDS[backend].folder:
+            raise KilnError(
+                f"backend '{backend}' runs artifacts of {RESULTS}/{BACKENDS[backend].folder}/",
+                file=f"{RESULTS}/{artifact}",
+                value=folder,
+            )
+        model, label = model_of(artifact, backend, self.config)
+        if label is None:
+            Targets(self.config).checkpoint(model.name)
+        name, entry = split_dataset(segment)
+        datasets = load_datasets(self._folder)
+        declared = datasets[known(name, datasets, "dataset")]
+        inference = inference_of(entry, model, self.config, label=label, artifact=f"{RESULTS}/{artifact}")
+        return Wanted(backend, artifact, model, inference, declared)
+
+    def files(self, backend: str, artifact: str, segment: str) -> list[str]:
+        """Return the artifact and the files that are read with it (see `wanted`)."""
+        self.wanted(backend, artifact, segment)
+        stem = f"{RESULTS}/{artifact}".removesuffix(BACKENDS[backend].ending)
+        return [f"{RESULTS}/{artifact}", *(f"{stem}{ending}" for ending in BACKENDS[backend].beside)]
+
+    def digest(self, backend: str, artifact: str, segment: str) -> str:
+        """Return a hash of every setting behind predictions: a change of it predicts again."""
+        wanted = self.wanted(backend, artifact, segment)
+        model = wanted.model.digest("input", "outputs", "priors", "crop", "network", "options")
+        return sha256_of_text(repr((wanted.inference, model, wanted.dataset.digest())))[:16]

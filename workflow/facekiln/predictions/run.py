@@ -1,0 +1,145 @@
+"""Run a stage over a dataset, or over a shard of it; go on where a killed run was."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+
+from facekiln import __version__
+from facekiln.artifact import sha256_of
+from facekiln.config import Config, Model
+from facekiln.data.declared import Declared, open_dataset
+from facekiln.data.sample import Dataset
+from facekiln.errors import KilnError
+from facekiln.fingerprint import fingerprint
+from facekiln.parity.executors import Stage, open_stage
+from facekiln.predictions.ahead import ahead
+from facekiln.predictions.names import BACKENDS
+from facekiln.predictions.one import OnePicture, prepare
+from facekiln.predictions.partial import Partial
+from facekiln.predictions.settings import Inference
+from facekiln.predictions.shards import Shard
+from facekiln.predictions.store import Predictions, write_predictions
+from facekiln.progress import log, progress_bar
+from facekiln.targets import RESULTS
+
+# Of a stage; a further one reads and prepares the next picture.
+THREADS = 2
+
+
+def predict(
+    artifact: Path,
+    model: Model,
+    config: Config,
+    *,
+    backend: str,
+    inference: Inference,
+    declared: Declared,
+    shard: Shard,
+    output: Path,
+    keep_every: int = 256,
+) -> Predictions:
+    """Run an artifact over a dataset's pictures and write what it finds.
+
+    Every picture that the declaration lists is run, those that cleaning would leave out too: an evaluation
+    counts them all. What is done is kept beside the output at intervals, and picked up by the same command
+    if artifact, settings, dataset and code are the same; the output then has the same bytes.
+
+    Args:
+        artifact: the file.
+        model: that it is of.
+        config: for the register of published checkpoints.
+        backend: a name of `facekiln.predictions.names.BACKENDS` that runs the file.
+        inference: how.
+        declared: the dataset.
+        shard: which part of it.
+        output: a folder, which is replaced.
+        keep_every: pictures that are kept at the latest.
+
+    Raises:
+        KilnError: the artifact cannot be run, the dataset is not here, or a picture is missing or damaged.
+    """
+    dataset = open_dataset(declared)
+    indices = shard.of(len(dataset))
+    stage = _open(artifact, model, config, backend)
+    meta = {
+        "model": model.name,
+        "artifact": below_results(artifact),
+        "artifact_sha256": sha256_of(artifact),
+        "precision": stage.precision,
+        "backend": backend,
+        "backend_version": version_of(backend),
+        "emulated": stage.emulated,
+        "dataset": declared.name,
+        "dataset_digest": declared.digest(),
+        "images": len(indices),
+        **inference.meta(),
+        **shard.meta(),
+    }
+    run = {
+        **meta,
+        "declaration": model.digest("input", "outputs", "priors", "crop"),
+        "code": fingerprint("facekiln.predictions.run"),
+    }
+    partial = Partial(output, run, pictures=keep_every)
+    if partial.done:
+        log.info("%s: going on after %d of %d pictures", output, partial.done, len(indices))
+    if partial.done < len(indices):
+        _run_all(OnePicture(stage, model, inference), dataset, indices, partial, f"{backend} {artifact.name}")
+    predictions = partial.whole(meta)
+    write_predictions(output, predictions)
+    partial.remove()
+    return predictions
+
+
+def _run_all(one: OnePicture, dataset: Dataset, indices: range, partial: Partial, what: str) -> None:
+    left = indices[partial.done :]
+    try:
+        with progress_bar(len(indices), what, "img", initial=partial.done) as bar:
+            for prepared in ahead(lambda index: prepare(dataset[index], one.model, one.inference), left):
+                partial.add(one(prepared))
+                bar.update(1)
+    finally:  # whatever stopped it, what was done is kept
+        partial.keep()
+    if one.lost:
+        log.warning("%d faces have no box to cut a square around; their points are NaN", one.lost)
+
+
+def _open(artifact: Path, model: Model, config: Config, backend: str) -> Stage:
+    if BACKENDS[backend].packages == ("torch",):
+        # Read when OpenMP loads. Its threads spin at every layer's end, against the thread that reads
+        # pictures and whatever else runs here: 500 to 1200 ms per picture on a busy machine, not 24.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        import torch
+
+        torch.set_num_threads(THREADS)
+    if backend == "caffe-opencv":
+        import cv2
+
+        cv2.setNumThreads(THREADS)
+    return open_stage(artifact, model, config, reader=BACKENDS[backend].reader)
+
+
+def version_of(backend: str) -> str:
+    """Return the version of what runs the artifact: its packages', or ours where it is our own code.
+
+    Raises:
+        KilnError: it is not installed.
+    """
+    try:
+        versions = [metadata.version(package) for package in BACKENDS[backend].packages]
+    except metadata.PackageNotFoundError as error:
+        raise KilnError(
+            f"backend '{backend}' needs {error.name}", hint=f"pip install {error.name}"
+        ) from error
+    return " ".join(versions) or __version__
+
+
+def below_results(artifact: Path) -> str:
+    """Return an artifact's path below the results folder, or its name where it lies elsewhere."""
+    parts = artifact.parts
+    if RESULTS not in parts[:-1]:
+        return artifact.name
+    last = len(parts) - 1 - parts[::-1].index(RESULTS)
+    return "/".join(parts[last + 1 :])
