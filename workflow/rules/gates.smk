@@ -8,7 +8,7 @@ PLAN = EvaluationTargets(KILN)
 # Seconds, and an input of every prediction: an artifact that finds nothing stops before any long run.
 rule check_golden:
     input:
-        checked(lambda wc: PLAN.files_of(wc.artifact)),
+        unpack(checked(lambda wc: PLAN.files_of(wc.artifact))),
     output:
         "results/gates/golden/{artifact}.json",
     log:
@@ -20,7 +20,7 @@ rule check_golden:
         limits=KILN.gates["golden"],
         mirror=MIRROR,
     shell:
-        "facekiln --log {log} gate golden {input[0]} {params.mirror} --output {output}"
+        "facekiln --log {log} gate golden {input.artifact} {params.mirror} --output {output}"
 
 
 # It keeps going: the summary lists all verdicts, and stops.
@@ -50,7 +50,7 @@ rule check_accuracy:
 
 rule check_batch:
     input:
-        checked(lambda wc: PLAN.files_of(wc.artifact)),
+        unpack(checked(lambda wc: PLAN.files_of(wc.artifact))),
     output:
         "results/gates/batch/{artifact}.json",
     log:
@@ -62,7 +62,7 @@ rule check_batch:
         code=fingerprint("facekiln.evaluation.gates_run"),
         limits=KILN.gates["batch"],
     shell:
-        "facekiln --log {log} gate batch {input[0]} --keep-going --output {output}"
+        "facekiln --log {log} gate batch {input.artifact} --keep-going --output {output}"
 
 
 rule check_board_decode:

@@ -78,5 +78,5 @@ def test_titles_and_names(config: Config) -> None:
 
 def test_a_pair_is_read_with_its_structure(config: Config) -> None:
     files = EvaluationTargets(config).files_of("caffe/retinaface_640.caffemodel")
-    assert files[0] == "results/caffe/retinaface_640.caffemodel"
-    assert "results/caffe/retinaface_640.prototxt" in files
+    assert files["artifact"] == "results/caffe/retinaface_640.caffemodel"
+    assert "results/caffe/retinaface_640.prototxt" in files["beside"]

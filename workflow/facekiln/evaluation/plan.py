@@ -72,8 +72,8 @@ class EvaluationTargets:
             )
         return parts[0], parts[1], "/".join(parts[2:-1]), parts[-1]
 
-    def files_of(self, artifact: str) -> list[str]:
-        """Return an artifact's file and those that are read with it.
+    def files_of(self, artifact: str) -> dict[str, str | list[str]]:
+        """Return an artifact's file and those that are read with it (`beside`).
 
         Raises:
             KilnError: it is of no kind that runs here.
@@ -82,7 +82,8 @@ class EvaluationTargets:
 
         backend = BACKENDS[backend_for(artifact)]
         stem = artifact.removesuffix(backend.ending)
-        return [f"{RESULTS}/{artifact}", *(f"{RESULTS}/{stem}{ending}" for ending in backend.beside)]
+        beside = [f"{RESULTS}/{stem}{ending}" for ending in backend.beside]
+        return {"artifact": f"{RESULTS}/{artifact}", "beside": beside}
 
     def float_evaluation_of(self, evaluator: str, artifact: str, dataset: str) -> str:
         """Return the evaluation that a quantised artifact's is judged against.
