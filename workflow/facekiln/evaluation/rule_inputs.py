@@ -1,0 +1,69 @@
+"""What the rules of average precision ask: from which predictions, and how boxes are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from facekiln.config import DEFAULT_FOLDER, Config, known
+from facekiln.data.declared import Declared, load_datasets
+from facekiln.errors import KilnError
+from facekiln.targets import RESULTS
+
+_DEFAULT = "default"
+
+
+class Wildcards(Protocol):
+    """What Snakemake hands to input functions."""
+
+    evaluator: str
+    backend: str
+    artifact: str
+    dataset: str
+
+
+class PrecisionTargets:
+    """Inputs and settings of evaluate_wider and evaluate_voc, with names checked."""
+
+    def __init__(self, config: Config, folder: Path | str = DEFAULT_FOLDER) -> None:
+        self.config, self.folder = config, folder
+
+    def _declared(self, wildcards: Wildcards) -> Declared:
+        datasets = load_datasets(self.folder)
+        return datasets[known(wildcards.dataset.partition("@")[0], datasets, "dataset")]
+
+    def wider(self, wildcards: Wildcards) -> str:
+        """Return the predictions that WIDER FACE's protocols judge.
+
+        Raises:
+            KilnError: unknown dataset, or one that is no WIDER FACE validation set.
+        """
+        declared = self._declared(wildcards)
+        if declared.kind != "wider_mat":
+            raise KilnError(
+                f"protocol '{wildcards.evaluator}' is WIDER FACE's, which dataset '{declared.name}' is not",
+                file=f"{RESULTS}/eval/{wildcards.evaluator}/{wildcards.backend}/{wildcards.artifact}/"
+                f"{wildcards.dataset}.json",
+                value=f"kind: {declared.kind}",
+                limit="kind: wider_mat",
+                hint=f"{RESULTS}/eval/voc/{wildcards.backend}/{wildcards.artifact}/{wildcards.dataset}.json",
+            )
+        return self.voc(wildcards)
+
+    def voc(self, wildcards: Wildcards) -> str:
+        """Return the predictions that are judged as PASCAL VOC does.
+
+        Raises:
+            KilnError: unknown dataset.
+        """
+        self._declared(wildcards)
+        return f"{RESULTS}/predictions/{wildcards.backend}/{wildcards.artifact}/{wildcards.dataset}"
+
+    def digest(self, wildcards: Wildcards) -> str:
+        """Return a hash of the dataset's declaration: a change of it evaluates again."""
+        return self._declared(wildcards).digest()
+
+    def box_rule(self, wildcards: Wildcards) -> str:
+        """Return how corners are written, by the inference entry that made the predictions."""
+        entry = wildcards.dataset.partition("@")[2] or _DEFAULT
+        return self.config.box_rules.get(entry, "float")
