@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
+# Stages that agree lie on each other: dashes let both be seen.
+_DASHES = ("-", "--", "-.", ":")
 
 
 def curves_of(evaluation: Evaluation) -> Path:
@@ -70,8 +72,8 @@ def draw_curves(evaluations: Sequence[Evaluation], path: Path) -> None:
     figure = Figure(figsize=(1.0 + 5.0 * len(titles), 5.4), dpi=110, layout="constrained")
     panels = figure.subplots(1, len(titles), squeeze=False)[0]
     for panel, title in zip(panels, titles, strict=True):
-        for evaluation, own in zip(evaluations, curves, strict=True):
-            _draw(panel, own[title], _label(evaluation, title))
+        for index, (evaluation, own) in enumerate(zip(evaluations, curves, strict=True)):
+            _draw(panel, own[title], _label(evaluation, title), _DASHES[index % len(_DASHES)])
         _dress(panel, title, stamp.task)
     figure.suptitle(f"{stamp.dataset}, protocol {stamp.id()}", fontsize=10)
     with atomic_path(path) as part, part.open("wb") as stream:
@@ -88,10 +90,10 @@ def _label(evaluation: Evaluation, title: str) -> str:
     return f"{figure}  {subject['artifact']} ({subject['backend']}{mark})"
 
 
-def _draw(panel: Axes, curve: tuple[Floats, Floats], label: str) -> None:
+def _draw(panel: Axes, curve: tuple[Floats, Floats], label: str, dash: str) -> None:
     x, y = curve
     finite = np.isfinite(x) & np.isfinite(y)
-    panel.plot(x[finite], y[finite], label=label, linewidth=1.4)
+    panel.plot(x[finite], y[finite], label=label, linewidth=1.4, linestyle=dash)
 
 
 def _dress(panel: Axes, title: str, task: str) -> None:

@@ -194,7 +194,7 @@ def draw_shifts(
         )
         for shift in worst_shifts(child, parent, dataset, count, score)
     ]
-    against = f"worst shifts against {parent.meta['artifact']}, {parent.meta['backend']} (green)"
+    against = f"worst shifts (red) against {parent.meta['artifact']}, {parent.meta['backend']} (green)"
     return draw_tiles(_heading(against, child, len(tiles)), tiles)
 
 
@@ -219,11 +219,11 @@ def draw_samples(predictions: Predictions, dataset: Dataset, count: int, score: 
     return draw_tiles(heading, tiles, side=400, columns=3)
 
 
-def _heading(what: str, predictions: Predictions, count: int) -> str:
+def _heading(what: str, predictions: Predictions, count: int) -> tuple[str, str]:
     meta = predictions.meta
     mark = " EMULATED" if meta["emulated"] else ""
-    nothing = "" if count else "none: "
-    return f"{nothing}{what}: {meta['artifact']}, {meta['backend']}{mark}, on {meta['dataset']}"
+    subject = f"{meta['artifact']}, {meta['backend']}{mark}, on {meta['dataset']}"
+    return subject, what if count else f"no {what}"
 
 
 def _crop(picture: Picture, around: Box, boxes: list[tuple[Box, tuple[int, int, int]]]) -> Picture:

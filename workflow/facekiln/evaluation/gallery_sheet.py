@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_GAP, _HEAD, _LINE = 8, 40, 15
+_GAP, _HEAD, _LINE = 8, 52, 15
 _INK, _PAPER = (40, 40, 40), 255
 
 
@@ -32,11 +32,13 @@ def write_line(sheet: Picture, text: str, at: tuple[int, int], scale: float, roo
     cv2.putText(sheet, plain, at, _FONT, scale, _INK, 1, cv2.LINE_AA)
 
 
-def draw_tiles(heading: str, tiles: Sequence[Tile], *, side: int = 220, columns: int = 4) -> Picture:
+def draw_tiles(
+    heading: tuple[str, str], tiles: Sequence[Tile], *, side: int = 220, columns: int = 4
+) -> Picture:
     """Draw tiles in rows below a heading; without any, only the heading.
 
     Args:
-        heading: one line.
+        heading: two lines.
         tiles: in order; each picture is brought to `side` pixels, its aspect kept.
         side: pixels of a tile.
         columns: tiles in a row.
@@ -48,7 +50,8 @@ def draw_tiles(heading: str, tiles: Sequence[Tile], *, side: int = 220, columns:
     rows = -(-len(tiles) // columns)
     width = _GAP + columns * (side + _GAP)
     sheet = np.full((_HEAD + rows * (side + foot + _GAP), width, 3), _PAPER, np.uint8)
-    write_line(sheet, heading, (_GAP, 25), 0.5, width - 2 * _GAP)
+    for index, line in enumerate(heading):
+        write_line(sheet, line, (_GAP, 20 + 20 * index), 0.5, width - 2 * _GAP)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         top, left = _HEAD + row * (side + foot + _GAP), _GAP + column * (side + _GAP)
