@@ -57,13 +57,17 @@ class Crop:
 
 @dataclass(frozen=True)
 class Decode:
-    """Thresholds that turn raw outputs into faces."""
+    """Thresholds that turn raw outputs into faces.
+
+    `epsilon` is added to the union of two boxes in NMS, as a share of the input's area.
+    """
 
     score_threshold: float = 0.5
     nms_iou: float = 0.4
     top_k: int = 5000
     keep: int = 750
     extent: int = 1
+    epsilon: float = 0.0
 
 
 @dataclass(frozen=True)

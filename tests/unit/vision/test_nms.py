@@ -85,3 +85,11 @@ def test_boxes_without_area_do_not_divide_by_zero() -> None:
     point = np.array([[1, 1, 1, 1]], np.float32)
     assert iou_matrix(point, point).tolist() == [[0]]
     assert iou_matrix(point, point, extent=1).tolist() == [[1]]
+
+
+def test_epsilon_lowers_the_overlap_of_small_boxes() -> None:
+    """The Ultra-Light detector's predictor adds 1e-5 of the picture's area to each union."""
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 3.001]], np.float32)
+    scores = np.array([0.9, 0.8], np.float32)
+    assert nms(boxes, scores, 0.3, 0).tolist() == [0]
+    assert nms(boxes, scores, 0.3, 0, 1e-5 * 240 * 320).tolist() == [0, 1]

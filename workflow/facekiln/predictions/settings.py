@@ -40,6 +40,7 @@ class Inference:
             "size": list(self.resize.size) if self.resize.size else None,
             "score_threshold": float(decode.score_threshold),
             "nms_iou": float(decode.nms_iou),
+            "nms_epsilon": float(decode.epsilon),
             "top_k": int(decode.top_k),
             "keep": int(decode.keep),
             "extent": int(decode.extent),
@@ -111,4 +112,5 @@ def _decode(entry: dict[str, Any], model: Model) -> Decode:
         top_k=entry.get("top_k", Decode.top_k),
         keep=entry.get("keep", Decode.keep),
         extent=entry.get("extent", model.decode.extent),
+        epsilon=entry.get("epsilon", model.decode.epsilon),
     )

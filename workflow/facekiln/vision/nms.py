@@ -13,7 +13,7 @@ Floats = NDArray[np.floating]
 _BLOCK = 128
 
 
-def iou_matrix(a: Floats, b: Floats, extent: float = 0.0) -> Floats:
+def iou_matrix(a: Floats, b: Floats, extent: float = 0.0, epsilon: float = 0.0) -> Floats:
     """Return the IoU of every pair: [len(a), len(b)] for corner boxes [.., 4].
 
     Args:
@@ -21,17 +21,20 @@ def iou_matrix(a: Floats, b: Floats, extent: float = 0.0) -> Floats:
         b: x1, y1, x2, y2.
         extent: added to each side's length: 1 for the convention in which corners are pixel indices (WIDER
             FACE's evaluator, Pytorch_Retinaface's NMS), 0 for points of the plane.
+        epsilon: added to each union (an area).
     """
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
     common = np.clip(bottom_right - top_left + extent, 0, None).prod(axis=2)
     area_a = np.clip(a[:, 2:] - a[:, :2] + extent, 0, None).prod(axis=1)
     area_b = np.clip(b[:, 2:] - b[:, :2] + extent, 0, None).prod(axis=1)
-    union = area_a[:, None] + area_b[None, :] - common
+    union = area_a[:, None] + area_b[None, :] - common + epsilon
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def nms(boxes: Floats, scores: Floats, iou: float, extent: float = 1.0) -> NDArray[np.int64]:
+def nms(
+    boxes: Floats, scores: Floats, iou: float, extent: float = 1.0, epsilon: float = 0.0
+) -> NDArray[np.int64]:
     """Keep the best box of each cluster (greedy).
 
     Args:
@@ -39,6 +42,7 @@ def nms(boxes: Floats, scores: Floats, iou: float, extent: float = 1.0) -> NDArr
         scores: [N].
         iou: boxes that overlap a kept one by more than this are dropped.
         extent: see `iou_matrix`; 1 as in Pytorch_Retinaface, whose published counts depend on it.
+        epsilon: see `iou_matrix`; the Ultra-Light detector's predictor adds 1e-5 of the picture's area.
 
     Returns:
         Indices of the kept boxes, best score first; equal scores keep their order.
@@ -47,14 +51,14 @@ def nms(boxes: Floats, scores: Floats, iou: float, extent: float = 1.0) -> NDArr
     kept: list[np.intp] = []
     while order.size:
         block, order = order[:_BLOCK], order[_BLOCK:]
-        falls = iou_matrix(boxes[block], boxes[block], extent) > iou
+        falls = iou_matrix(boxes[block], boxes[block], extent, epsilon) > iou
         standing = np.ones(len(block), dtype=bool)
         for row in range(len(block)):
             if standing[row]:
                 standing[row + 1 :] &= ~falls[row, row + 1 :]
         survivors = block[standing]
         kept.extend(survivors)
-        order = order[~(iou_matrix(boxes[survivors], boxes[order], extent) > iou).any(axis=0)]
+        order = order[~(iou_matrix(boxes[survivors], boxes[order], extent, epsilon) > iou).any(axis=0)]
     return np.asarray(kept, dtype=np.int64)
 
 
