@@ -72,22 +72,31 @@ def _wider(options: argparse.Namespace) -> None:
 
     ours = is_predictions(options.predictions)
     folder = options.truth
-    if options.output or folder is None:
+    if options.output and options.truth:
+        from facekiln.errors import KilnError
+
+        raise KilnError(
+            "a record names a declared dataset, so its ground truth cannot be a folder",
+            where="--output with --truth",
+            value=options.truth,
+            hint="--dataset NAME of datasets.yaml instead, or --json FILE for plain figures",
+        )
+    if folder is None:
         from facekiln.evaluation.wider_record import declared_of, refuse_foreign, truth_folder
 
-        declared = None
-        if options.truth is None:
-            declared = declared_of(options.dataset, options.predictions if ours else None, options.config)
-            folder = truth_folder(declared)
+        declared = declared_of(options.dataset, options.predictions if ours else None, options.config)
         if options.output:
             refuse_foreign(options.predictions, declared)
+        folder = truth_folder(declared)
     truth = read_truth(folder, options.cache)
     official = options.protocol != "port"
     detections = read_any(options.predictions, truth, official=official, boxes=options.boxes)
     if not detections.table.shape[1]:
         log.warning("facekiln: %s: not one detection in it", options.predictions)
     elif detections.table[4].min() == detections.table[4].max():
-        log.warning("facekiln: %s: all scores are equal, so normalising them divides by zero", options.predictions)
+        log.warning(
+            "facekiln: %s: all scores are equal, so normalising them divides by zero", options.predictions
+        )
     precision = evaluate(detections, truth, options.protocol)
     if options.per_event:
         events = evaluate_events(detections, truth, options.protocol)

@@ -12,7 +12,7 @@ from facekiln.artifact import atomic_path
 from facekiln.errors import KilnError
 from facekiln.evaluation.stamp import Stamp, stamp_of, write_evaluation
 from facekiln.evaluation.voc import Judged, judge
-from facekiln.evaluation.wider_record import declared_of
+from facekiln.evaluation.wider_record import declared_of, refuse_foreign
 
 # Raised when a figure can change.
 VERSION = "1"
@@ -73,15 +73,7 @@ def evaluate_voc(folder: Path, dataset: str | None, config: Path, iou: float, bo
         raise KilnError("is no overlap", where="--iou", value=iou, limit="above 0, at most 1")
     predictions = read_predictions(folder)
     declared = declared_of(dataset, folder, config)
-    if predictions.meta["dataset_digest"] != declared.digest():
-        raise KilnError(
-            f"is of dataset '{predictions.meta['dataset']}' as it was declared then, not of "
-            f"'{declared.name}' as now",
-            file=folder,
-            value=predictions.meta["dataset_digest"],
-            limit=declared.digest(),
-            hint="predict again",
-        )
+    refuse_foreign(folder, declared)
     samples = open_dataset(declared)
     places = {name: at for at, name in enumerate(predictions.images)}
     missing = [name for name in samples.sources if name not in places]

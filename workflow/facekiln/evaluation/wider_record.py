@@ -65,7 +65,7 @@ def truth_folder(declared: Declared) -> Path:
     return path.parent
 
 
-def refuse_foreign(predictions: Path, declared: Declared | None) -> None:
+def refuse_foreign(predictions: Path, declared: Declared) -> None:
     """Refuse to record figures of detections that do not say what made them, or of another dataset.
 
     Raises:
@@ -78,7 +78,7 @@ def refuse_foreign(predictions: Path, declared: Declared | None) -> None:
             hint="use --json for plain figures, or make predictions: facekiln predict run --help",
         )
     meta = read_json(predictions / META_FILE)
-    if declared is not None and meta["dataset_digest"] != declared.digest():
+    if meta["dataset_digest"] != declared.digest():
         raise KilnError(
             f"is of dataset '{meta['dataset']}' as it was declared then, not of '{declared.name}' as now",
             file=predictions,
