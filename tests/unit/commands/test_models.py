@@ -32,10 +32,10 @@ def test_counts_on_request(root: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_counts_work_and_tells_sizes_and_licences(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = table(capsys, root, "--count")
     assert "456 27,293,600 44264.7 74364.6 640 1024=672x1024" in " ".join(rows["retinaface_r50"].split())
-    assert "244 276,292 100.4 320=240x320 published* 1,168,374 MIT Linzaer/" in " ".join(
+    assert "244 276,292 100.4 320=240x320 synthetic* trained published 1,168,374 MIT Linzaer/" in " ".join(
         rows["ulfd_rfb_320"].split()
     )
-    assert "291 1,729,674 433.6 112 none - BSD-2-Clause -" in " ".join(rows["pfpld"].split())
+    assert "291 1,729,674 433.6 112 synthetic* trained - BSD-2-Clause -" in " ".join(rows["pfpld"].split())
 
 
 def test_a_model_born_as_onnx_is_counted_where_its_file_is(
@@ -69,7 +69,7 @@ def test_one_model_is_told_with_its_trap(root: Path, capsys: pytest.CaptureFixtu
 def test_a_landmark_model_is_told_with_its_crop(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = told(capsys, root, "pfpld")
     assert "square of 0.9 x the box's longer side, 0.4 of it above the centre" in text
-    assert "none: give it yours, `weights: local`" in text
+    assert "synthetic* trained" in text
 
 
 def test_an_unknown_model_gets_a_suggestion(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
