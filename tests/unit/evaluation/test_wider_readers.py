@@ -190,9 +190,11 @@ def test_json(tmp_path: Path, value: Any) -> None:
         ({"0--Parade/a_9": []}, r"no picture '0--Parade/a_9'"),
         ({"0--Parade/a_1": []}, r"no detections of 2 pictures"),
         ({**BY_PICTURE, "0--Parade/a_1.jpg": []}, r"twice"),
-        ([{"image_id": "0--Parade/a_1", "score": 1}], r"detection 1.*bbox"),
+        ([{"image_id": "0--Parade/a_1", "score": 1}], r"detection 1: is no detection"),
+        ([*BY_DETECTION, 3], r"detection 4: is no detection"),
         ([{"image_id": "x", "bbox": [1, 2, 3, 4], "score": 1}], r"detection 1.*no event 'x'"),
-        ([{"image_id": "0--Parade/a_1", "bbox": [1, 2, 3], "score": 1}], r"no list of rows"),
+        ([{"image_id": "0--Parade/a_1", "bbox": [1, 2, 3], "score": 1}], r"detection 1: is no detection"),
+        ([{"image_id": "0--Parade/a_1", "bbox": [1, 2, 3, "4"], "score": 1}], r"is no detection"),
         ([{"image_id": "0--Parade/a_1", "bbox": [1, 2, 3, float("nan")], "score": 1}], r"height.*nan"),
     ],
 )
@@ -201,6 +203,36 @@ def test_json_faults(tmp_path: Path, value: Any, message: str) -> None:
     path.write_text(json.dumps(value))
     with pytest.raises(KilnError, match=f"(?s){message}"):
         read_json(path, TRUTH)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "neither an object"),
+        ("{", "is not JSON"),
+        ('{"0--Parade/a_1": [[1, 2, 3, 4, 0.5]]', "is not JSON: neither ',' nor '}'"),
+        ('{"0--Parade/a_1" [[1, 2, 3, 4, 0.5]]}', "is not JSON: no key and colon"),
+        ('{"0--Parade/a_1": []} x', "is not JSON: more text"),
+        ('{"0--Parade/a_1": [], "0--Parade/a_1": []}', "0--Parade/a_1: has detections of one picture twice"),
+        ('[{"image_id": "0--Parade/a_1", "bbox": [1, 2, 3, 4], "score": 1},]', "is not JSON"),
+    ],
+)
+def test_json_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "found.json"
+    path.write_text(text)
+    with pytest.raises(KilnError, match=message):
+        read_json(path, TRUTH)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(KilnError, match="is not JSON"):
+        read_json(path, TRUTH)
+
+
+def test_json_that_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text(" [ ] ")
+    assert read_json(path, TRUTH).counts.tolist() == [0, 0, 0]
+    path.write_text("{}")
+    assert read_json(path, TRUTH, official=True).counts.tolist() == [0, 0, 0]
 
 
 def parquet(path: Path, **columns: Any) -> Path:

@@ -111,10 +111,13 @@ def unknown_picture(name: str, truth: Truth, file: Path | str, where: str | None
     """Return the error for a picture, or an event, that the ground truth does not have."""
     import difflib
 
-    event, slash, picture = name.partition("/")
-    kind, choices = ("picture", list(truth.images)) if event in truth.events else ("event", [*truth.events])
-    shown = name if kind == "picture" else event
-    near = difflib.get_close_matches(shown, choices[:4000], n=1, cutoff=0.6) if slash or picture == "" else []
+    event = name.partition("/")[0]
+    if event in truth.events:
+        kind, shown = "picture", name
+        choices = [truth.images[at] for at in truth.events[event]]
+    else:
+        kind, shown, choices = "event", event, list(truth.events)
+    near = difflib.get_close_matches(shown, choices, n=1, cutoff=0.6)
     return KilnError(
         f"the ground truth has no {kind} '{shown}'" + (f"; did you mean '{near[0]}'?" if near else ""),
         file=file,

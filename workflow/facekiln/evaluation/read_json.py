@@ -7,12 +7,17 @@ By detection, as COCO's result files: `[{"image_id": "0--Parade/0_Parade...", "b
 
 from __future__ import annotations
 
+import json
+import re
+from array import array
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from facekiln.artifact import read_json as load_json
 from facekiln.errors import KilnError
 from facekiln.evaluation.detections import (
     Detections,
@@ -22,6 +27,9 @@ from facekiln.evaluation.detections import (
     unknown_picture,
 )
 from facekiln.evaluation.wider_truth import Truth
+
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_Members = Iterator[tuple[Any, Any]]
 
 
 def read_json(path: Path | str, truth: Truth, *, official: bool = False) -> Detections:
@@ -36,72 +44,119 @@ def read_json(path: Path | str, truth: Truth, *, official: bool = False) -> Dete
         KilnError: another form, a row that is not five finite numbers, an unknown, missing or repeated
             picture; names the file and the picture or the detection.
     """
-    value = load_json(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+    except UnicodeDecodeError as error:
+        raise KilnError(f"is not JSON: {error}", file=path) from error
+    form = text[_after_blanks(text, 0) :][:1]
+    if form not in ("{", "["):
+        raise KilnError(
+            "is neither an object of pictures nor a list of detections",
+            file=path,
+            value=repr(text[:20]),
+            hint="the two forms are in docs/evaluation.md",
+        )
+    members = _members(text, {"{": "}", "[": "]"}[form], path)
+    if form == "{":
+        return _by_picture(members, truth, path, official)
+    return _by_detection(members, truth, path)
+
+
+def _after_blanks(text: str, at: int) -> int:
+    found = _BLANKS.match(text, at)
+    assert found is not None  # it matches nothing, too
+    return found.end()
+
+
+def _members(text: str, closing: str, path: Path | str) -> _Members:
+    """Yield the members of an object (key, value), or of a list (None, value), one at a time.
+
+    The whole as Python objects would take ten times the memory of its text; and a key that comes twice would
+    silently win over the first.
+    """
+    decoder = json.JSONDecoder()
+    try:
+        at = _after_blanks(text, _after_blanks(text, 0) + 1)
+        if text[at : at + 1] == closing:
+            return
+        while True:
+            key = None
+            if closing == "}":
+                key, at = decoder.raw_decode(text, at)
+                at = _after_blanks(text, at)
+                if not isinstance(key, str) or text[at : at + 1] != ":":
+                    raise ValueError(f"no key and colon before character {at}")
+                at = _after_blanks(text, at + 1)
+            value, at = decoder.raw_decode(text, at)
+            yield key, value
+            at = _after_blanks(text, at)
+            if text[at : at + 1] == closing:
+                break
+            if text[at : at + 1] != ",":
+                raise ValueError(f"neither ',' nor '{closing}' at character {at}")
+            at = _after_blanks(text, at + 1)
+        if _after_blanks(text, at + 1) != len(text):
+            raise ValueError(f"more text after its end, character {at + 1}")
+    except ValueError as error:
+        raise KilnError(f"is not JSON: {error}", file=path) from error
+
+
+def _place(name: str, places: dict[str, int], truth: Truth, path: Path | str, where: str | None) -> int:
+    stem = name.removesuffix(".jpg")
+    if stem not in places:
+        raise unknown_picture(stem, truth, path, where)
+    return places[stem]
+
+
+def _by_picture(members: _Members, truth: Truth, path: Path | str, official: bool) -> Detections:
     places = picture_index(truth)
-    if isinstance(value, dict):
-        return _by_picture(value, truth, places, path, official)
-    if isinstance(value, list):
-        return _by_detection(value, truth, places, path)
-    raise KilnError(
-        "is neither an object of pictures nor a list of detections",
-        file=path,
-        value=type(value).__name__,
-        hint="the two forms are in docs/evaluation.md",
-    )
-
-
-def _by_picture(
-    value: dict[str, Any], truth: Truth, places: dict[str, int], path: Path | str, official: bool
-) -> Detections:
-    index, counts, tables = [], [], []
-    for name, rows in value.items():
-        picture = places.get(name.removesuffix(".jpg"))
-        if picture is None:
-            raise unknown_picture(name.removesuffix(".jpg"), truth, path)
-        table = _numbers(rows if rows else np.zeros((0, 5)), 2, 5, path, name)
-        index.append(picture)
-        counts.append(len(table))
-        tables.append(table)
-    table = np.concatenate([np.zeros((0, 5)), *tables]).T.copy()
+    index, counts, tables = [], [], [np.zeros((5, 0))]
+    for name, rows in members:
+        index.append(_place(name, places, truth, path, None))
+        tables.append(_numbers(rows, path, name))
+        counts.append(tables[-1].shape[1])
+    table = np.concatenate(tables, axis=1)
     refuse_not_finite(table, path)
     return aligned(truth, index, counts, table, path, missing="none" if official else "refuse")
 
 
-def _by_detection(value: list[Any], truth: Truth, places: dict[str, int], path: Path | str) -> Detections:
-    pictures, rows = [], []
-    for number, item in enumerate(value, 1):
-        try:
-            name, box, score = str(item["image_id"]), item["bbox"], item["score"]
-            row = [*box, score]
-        except (TypeError, KeyError) as error:
-            raise KilnError(
-                f"is no detection: {error}",
-                file=path,
-                where=f"detection {number}",
-                limit='{"image_id": "event/name", "bbox": [x, y, width, height], "score": number}',
-            ) from None
-        picture = places.get(name.removesuffix(".jpg"))
-        if picture is None:
-            raise unknown_picture(name.removesuffix(".jpg"), truth, path, f"detection {number}")
-        pictures.append(picture)
-        rows.append(row)
-    table = _numbers(rows if rows else np.zeros((0, 5)), 2, 5, path, "bbox and score").T
-    refuse_not_finite(table, path)
-    counts = np.bincount(np.array(pictures, np.int64), minlength=len(truth.images))
-    order = np.argsort(np.array(pictures, np.int64), kind="stable")
-    return Detections(counts, np.ascontiguousarray(table[:, order]))
-
-
-def _numbers(rows: Any, dimensions: int, columns: int, path: Path | str, where: str) -> np.ndarray:
+def _numbers(rows: Any, path: Path | str, name: str) -> NDArray[np.float64]:
+    """Return [5, n] of a list of rows."""
     try:
-        table = np.array(rows)
-    except ValueError:
-        table = np.zeros(0, object)
-    if table.ndim != dimensions or table.shape[1] != columns or table.dtype.kind not in "iuf":
+        flat = array("d", chain.from_iterable(rows))
+        fits = all(len(row) == 5 for row in rows)
+    except TypeError:
+        fits = False
+    if not fits:
         raise KilnError(
-            "is no list of rows [x, y, width, height, score]",
-            file=path,
-            where=where,
-            value=repr(rows)[:60],
+            "is no list of rows [x, y, width, height, score]", file=path, where=name, value=repr(rows)[:60]
         )
-    return table.astype(np.float64)
+    return np.frombuffer(flat, np.float64).reshape(-1, 5).T.copy()
+
+
+def _by_detection(members: _Members, truth: Truth, path: Path | str) -> Detections:
+    places = picture_index(truth)
+    pictures, flat = array("q"), array("d")
+    for number, (_, item) in enumerate(members, 1):
+        where = f"detection {number}"
+        try:
+            name = str(item["image_id"])
+            flat.extend([*item["bbox"], item["score"]])
+        except (TypeError, KeyError):
+            name = ""
+        if len(flat) != 5 * number:
+            raise KilnError(
+                "is no detection",
+                file=path,
+                where=where,
+                value=repr(item)[:80],
+                limit='{"image_id": "event/name", "bbox": [x, y, width, height], "score": number}',
+            )
+        pictures.append(_place(name, places, truth, path, where))
+    table = np.frombuffer(flat, np.float64).reshape(-1, 5).T
+    refuse_not_finite(table, path)
+    index = np.frombuffer(pictures, np.int64)
+    order = np.argsort(index, kind="stable")
+    return Detections(np.bincount(index, minlength=len(truth.images)), np.ascontiguousarray(table[:, order]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from facekiln.evaluation.detections import Detections, picture_index, refuse_not
 from facekiln.evaluation.wider_truth import Truth
 
 COLUMNS = ("image", "x", "y", "width", "height", "score")
+# Read at once, so that the file is never whole in memory beside the table.
+_ROWS = 1 << 16
 
 
 def read_parquet(path: Path | str, truth: Truth) -> Detections:
@@ -28,7 +31,6 @@ def read_parquet(path: Path | str, truth: Truth) -> Detections:
     """
     try:
         import pyarrow
-        import pyarrow.compute as pc
         import pyarrow.parquet as pq
     except ImportError as error:
         raise KilnError(
@@ -37,41 +39,48 @@ def read_parquet(path: Path | str, truth: Truth) -> Detections:
             hint="pip install 'facekiln[parquet]', or give the detections as text files or JSON",
         ) from error
     try:
-        there = pq.read_schema(path).names
-        found = pq.read_table(path, columns=[n for n in COLUMNS if n in there], use_threads=False)
+        with pq.ParquetFile(path, read_dictionary=["image"]) as file:
+            _check_columns(file.schema_arrow, pyarrow.types, path)
+            places = picture_index(truth)
+            rows = file.metadata.num_rows
+            table, pictures, at = np.empty((5, rows)), np.empty(rows, np.int64), 0
+            for batch in file.iter_batches(_ROWS, columns=list(COLUMNS), use_threads=False):
+                for name in COLUMNS:
+                    if batch[name].null_count:
+                        raise KilnError("has rows without a value", file=path, where=name)
+                part = slice(at, at + batch.num_rows)
+                for row, name in enumerate(COLUMNS[1:]):
+                    table[row, part] = batch[name].to_numpy()
+                lookup = [_place(name, places, truth, path) for name in batch["image"].dictionary.to_pylist()]
+                pictures[part] = np.array(lookup, np.int64)[batch["image"].indices.to_numpy()]
+                at = part.stop
     except OSError as error:
         raise KilnError(f"cannot be read: {error}", file=path) from error
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
         raise KilnError(f"is no Parquet file: {error}", file=path) from error
-    table = np.empty((5, found.num_rows))
-    for name in COLUMNS:
-        if name not in found.column_names:
-            raise KilnError("lacks a column", file=path, where=name, limit=", ".join(COLUMNS))
-        if found[name].null_count:
-            raise KilnError("has rows without a value", file=path, where=name, value=found[name].null_count)
-    for row, name in enumerate(COLUMNS[1:]):
-        kind = found[name].type
-        if not (pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)):
-            raise KilnError("is no column of numbers", file=path, where=name, value=str(kind))
-        table[row] = found[name].to_numpy()
-    names = found["image"]
-    if pyarrow.types.is_dictionary(names.type):
-        names = names.cast(names.type.value_type)
-    if not (pyarrow.types.is_string(names.type) or pyarrow.types.is_large_string(names.type)):
-        raise KilnError("is no column of names", file=path, where="image", value=str(names.type))
-    encoded = pc.dictionary_encode(names).combine_chunks()
-    if isinstance(encoded, pyarrow.ChunkedArray):
-        encoded = pyarrow.concat_arrays(encoded.chunks)
-    places = picture_index(truth)
-    lookup = []
-    for name in encoded.dictionary.to_pylist():
-        picture = places.get(name.removesuffix(".jpg"))
-        if picture is None:
-            raise unknown_picture(name.removesuffix(".jpg"), truth, path)
-        lookup.append(picture)
     refuse_not_finite(table, path)
-    pictures = np.array(lookup, np.int64)[encoded.indices.to_numpy()]
     counts = np.bincount(pictures, minlength=len(truth.images))
     if (pictures[1:] < pictures[:-1]).any():
         table = table[:, np.argsort(pictures, kind="stable")]
     return Detections(counts, table)
+
+
+def _place(name: str, places: dict[str, int], truth: Truth, path: Path | str) -> int:
+    stem = name.removesuffix(".jpg")
+    if stem not in places:
+        raise unknown_picture(stem, truth, path)
+    return places[stem]
+
+
+def _check_columns(schema: Any, types: Any, path: Path | str) -> None:
+    for name in COLUMNS:
+        if name not in schema.names:
+            raise KilnError("lacks a column", file=path, where=name, limit=", ".join(COLUMNS))
+        kind = schema.field(name).type
+        if name == "image":
+            kind = kind.value_type if types.is_dictionary(kind) else kind
+            fits, what = types.is_string(kind) or types.is_large_string(kind), "names"
+        else:
+            fits, what = types.is_floating(kind) or types.is_integer(kind), "numbers"
+        if not fits:
+            raise KilnError(f"is no column of {what}", file=path, where=name, value=str(kind))

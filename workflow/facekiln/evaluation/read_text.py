@@ -204,7 +204,7 @@ class _Reader:
     def _declared(self, line: bytes | bytearray, path: str) -> int | None:
         """Return the count line's number; None: the official tool would not understand this file."""
         word = bytes(line).strip()
-        if word.isdigit():
+        if word.isdigit() and len(word) < 16:
             return int(word)
         if self.official:
             self.malformed.append(path)
