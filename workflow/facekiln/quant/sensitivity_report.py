@@ -57,6 +57,7 @@ def draw_sensitivity(layers: Sequence[Layer], path: Path, title: str) -> None:
         color=["#8c2d04" if not layer.op else "#2b6c9f" for layer in shown],
     )
     axes.set_yticks(places, [_short(layer.node) for layer in shown], fontsize=7)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlabel("least SQNR of all outputs, dB (shorter is worse)")
     hidden = len(layers) - len(shown)

@@ -152,7 +152,7 @@ def signed_counts(values: NDArray[np.float32], top: float) -> Counts:
     """Return int64 [2 * BINS] counts of values in equal bins over [-top, top]; all zero where top is 0.
 
     Args:
-        values: float32, any shape, none beyond top.
+        values: float32, any shape; beyond top counts as top.
         top: the largest magnitude.
     """
     counts = np.zeros(2 * BINS, np.int64)
@@ -160,6 +160,8 @@ def signed_counts(values: NDArray[np.float32], top: float) -> Counts:
         return counts
     # Divided first: bins per unit overflow for a tensor of denormals.
     flat = values.ravel() / np.float32(top)
+    # A graph with other outputs is fused otherwise, and may exceed the extremes of the first pass by an ulp.
+    np.clip(flat, -1, 1, out=flat)
     # The upper edge is exclusive. OpenCV is five times as fast as numpy here; its counts are float32, exact
     # up to 2^24.
     edges = [-1.0, float(np.nextafter(np.float32(1), np.float32(2)))]

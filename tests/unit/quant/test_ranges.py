@@ -1,0 +1,183 @@
+"""Ranges of a small network: streamed, complete, and the same after writing and reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from facekiln.artifact import read_json, write_json
+from facekiln.errors import KilnError
+from facekiln.quant import collect as room
+from facekiln.quant.collect import collect
+from facekiln.quant.nodes import activations, quantisable, weights
+from facekiln.quant.ranges import Ranges, measure_ranges, read_ranges, write_ranges
+from facekiln.quant.run import Session
+
+
+def every_tensor(network: onnx.ModelProto, picture: Any) -> dict[str, Any]:
+    """All tensors of one run, by a session of ours without any of the code under test but `Session`."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(network)
+    for node in whole.graph.node[:-1]:
+        whole.graph.output.append(onnx.ValueInfoProto(name=node.output[0]))
+    return {"input": picture, **Session(whole).run({"input": picture})}
+
+
+def test_extremes_are_those_of_all_pictures(network: onnx.ModelProto, pictures: list[Any]) -> None:
+    ranges = measure_ranges(network, pictures, percentile=99.9)
+    runs = [every_tensor(network, picture) for picture in pictures]
+    assert [one.name for one in ranges] == ["input", *(node.output[0] for node in network.graph.node)]
+    for one in ranges:
+        values = np.stack([run[one.name] for run in runs])
+        assert one.min == pytest.approx(float(values.min()), rel=1e-6)
+        assert one.max == pytest.approx(float(values.max()), rel=1e-6)
+        assert one.shape == values.shape[1:]
+        assert one.thresholds["minmax"] == max(abs(one.min), abs(one.max))
+
+
+def test_histograms_are_of_all_pictures_and_of_each_set(
+    network: onnx.ModelProto, pictures: list[Any]
+) -> None:
+    spread = collect(network, pictures, sets=[[0, 1], [2], range(6)])
+    sizes = np.array([np.prod(tensor.shape) for tensor in spread.tensors])
+    assert (spread.counts.sum(axis=2) == np.outer([2, 1, 6], sizes)).all()
+    alone = collect(network, pictures)
+    assert (alone.counts[0] == spread.counts[2]).all()
+
+
+def test_small_portions_change_nothing(
+    network: onnx.ModelProto, pictures: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations that do not fit the memory are collected in several runs."""
+    whole = collect(network, pictures)
+    monkeypatch.setattr(room, "_HELD", 5000)
+    parts = collect(network, pictures)
+    assert (whole.counts.sum(axis=2) == parts.counts.sum(axis=2)).all()
+    # Other outputs, other fusions: a last bit may carry a value over an edge.
+    assert np.abs(whole.counts - parts.counts).sum() <= 1e-3 * whole.counts.sum()
+
+
+def test_no_activation_outlives_its_picture(network: onnx.ModelProto, pictures: list[Any]) -> None:
+    """Pictures are asked for one by one, twice, and never kept."""
+    asked = []
+
+    class Watched(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            asked.append(index)
+            return super().__getitem__(index)
+
+        def __iter__(self) -> Any:
+            return (self[index] for index in range(len(self)))
+
+    collect(network, Watched(pictures))
+    assert asked == [*range(6), *range(6)]
+
+
+def test_reordered_tensors_share_a_range(network: onnx.ModelProto, pictures: list[Any]) -> None:
+    ranges = measure_ranges(network, pictures, percentile=99.9)
+    assert ranges.of("turned").same_as == ranges.of("points").same_as == "head"
+    assert ranges.of("points").thresholds == ranges.of("head").thresholds
+    assert ranges.of("leaky").same_as is None
+
+
+def test_weights_are_measured_per_output_channel(network: onnx.ModelProto, pictures: list[Any]) -> None:
+    ranges = measure_ranges(network, pictures, percentile=99.9)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in network.graph.initializer}
+    for one in ranges.weights.values():
+        assert one.axis == 0
+        expected = np.abs(stored[one.name]).reshape(len(stored[one.name]), -1).max(axis=1)
+        assert one.absmax == tuple(map(float, expected))
+    assert len(ranges.weights) == 4
+
+
+def test_weight_axes_of_other_operators() -> None:
+    """A ConvTranspose stores [in, out, ...], a Gemm [in, out] unless transB, a MatMul [in, out]."""
+    make, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    stored = [
+        onnx.numpy_helper.from_array(np.ones((4, 6, 2, 2), np.float32), "w"),
+        onnx.numpy_helper.from_array(np.ones((6, 5), np.float32), "m"),
+        onnx.numpy_helper.from_array(np.ones((7, 5), np.float32), "g"),
+    ]
+    nodes = [
+        make("ConvTranspose", ["x", "w"], ["a"], strides=[2, 2]),
+        make("GlobalAveragePool", ["a"], ["b"]),
+        make("Flatten", ["b"], ["c"]),
+        make("MatMul", ["c", "m"], ["d"]),
+        make("Gemm", ["d", "g"], ["e"], transB=1),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [tensor("x", 1, [1, 4, 3, 3])], [tensor("e", 1, [1, 7])], stored
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    assert {one.name: (one.axis, len(one.absmax())) for one in weights(model)} == {
+        "w": (1, 6),
+        "m": (1, 5),
+        "g": (0, 7),
+    }
+    assert [node.op_type for node in quantisable(model)] == [
+        "ConvTranspose",
+        "GlobalAveragePool",
+        "MatMul",
+        "Gemm",
+    ]
+
+
+def test_file_holds_everything(network: onnx.ModelProto, pictures: list[Any], tmp_path: Path) -> None:
+    ranges = measure_ranges(network, pictures, percentile=99.9, artifact_sha256="a" * 64, set_sha256="b" * 64)
+    write_ranges(tmp_path / "ranges.json", ranges)
+    assert read_ranges(tmp_path / "ranges.json") == ranges
+    first = (tmp_path / "ranges.json").read_bytes()
+    write_ranges(tmp_path / "ranges.json", ranges)
+    assert (tmp_path / "ranges.json").read_bytes() == first
+
+
+def test_a_broken_file_names_the_key(network: onnx.ModelProto, pictures: list[Any], tmp_path: Path) -> None:
+    write_ranges(tmp_path / "ranges.json", measure_ranges(network, pictures[:1], percentile=99.9))
+    value = read_json(tmp_path / "ranges.json")
+    value["tensors"][2]["thresholds"]["kl"] = -1
+    write_json(tmp_path / "ranges.json", value)
+    with pytest.raises(KilnError, match=r"tensors\.2\.thresholds\.kl"):
+        read_ranges(tmp_path / "ranges.json")
+
+
+def test_questions_about_unknown_names_get_a_suggestion(
+    network: onnx.ModelProto, pictures: list[Any]
+) -> None:
+    ranges = measure_ranges(network, pictures[:1], percentile=99.9)
+    with pytest.raises(KilnError, match="did you mean 'leaky'"):
+        ranges.threshold("leakyy", "kl")
+    with pytest.raises(KilnError, match="unknown range method 'entropy'"):
+        ranges.threshold("leaky", "entropy")
+
+
+def test_limits_are_clipped_extremes_around_zero(network: onnx.ModelProto, pictures: list[Any]) -> None:
+    ranges: Ranges = measure_ranges(network, pictures, percentile=90)
+    low, high = ranges.limits("leaky", "percentile")
+    one, top = ranges.of("leaky"), ranges.threshold("leaky", "percentile")
+    assert (low, high) == (max(one.min, -top), min(one.max, top)) and low < 0 < high
+    assert ranges.limits("relu", "minmax")[0] == 0
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_named(
+    network: onnx.ModelProto, pictures: list[Any], broken: float
+) -> None:
+    pictures[3] = np.full_like(pictures[3], broken)
+    with pytest.raises(KilnError, match=r"'input' is not finite on picture 3"):
+        measure_ranges(network, pictures, percentile=99)
+
+
+def test_no_pictures_and_open_shapes_are_refused(network: onnx.ModelProto, pictures: list[Any]) -> None:
+    with pytest.raises(KilnError, match="no pictures"):
+        measure_ranges(network, [], percentile=99)
+    network.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    with pytest.raises(KilnError, match="not fixed"):
+        activations(network)
+
+
+def test_integer_tensors_are_no_activations(network: onnx.ModelProto) -> None:
+    assert "shape" not in {tensor.name for tensor in activations(network)}
