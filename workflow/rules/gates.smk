@@ -86,8 +86,8 @@ rule check_board_decode:
 
 rule check_pipelines:
     input:
-        host="results/predictions/{host}/{artifact}/{dataset}/predictions.npz",
-        board="results/predictions/{backend}/{artifact}/{dataset}/predictions.npz",
+        host="results/predictions/{host}/{artifact}/{dataset}",
+        board="results/predictions/{backend}/{artifact}/{dataset}",
     output:
         "results/gates/pipelines/{host}/{backend}/{artifact}/{dataset}.json",
     log:
@@ -103,8 +103,7 @@ rule check_pipelines:
         code=fingerprint("facekiln.evaluation.gates_run"),
         limits=KILN.gates["pipelines"],
     shell:
-        "facekiln --log {log} gate pipelines $(dirname {input.host:q}) $(dirname {input.board:q})"
-        " --keep-going --output {output}"
+        "facekiln --log {log} gate pipelines {input.host} {input.board} --keep-going --output {output}"
 
 
 rule summarise_gates:

@@ -3,7 +3,7 @@
 
 rule evaluate_landmarks:
     input:
-        "results/predictions/{backend}/{artifact}/{dataset}/predictions.npz",
+        "results/predictions/{backend}/{artifact}/{dataset}",
     output:
         record="results/eval/nme/{backend}/{artifact}/{dataset}.json",
         curves="results/eval/nme/{backend}/{artifact}/{dataset}.curves.npz",
@@ -18,5 +18,5 @@ rule evaluate_landmarks:
         code=fingerprint("facekiln.evaluation.landmarks_record"),
         settings=KILN.landmarks,
     shell:
-        "facekiln --log {log} eval landmarks $(dirname {input:q}) --normaliser {params.settings[normaliser]}"
+        "facekiln --log {log} eval landmarks {input} --normaliser {params.settings[normaliser]}"
         " --failure-limit {params.settings[failure_limit]} --output {output.record} --curves {output.curves}"

@@ -54,7 +54,7 @@ rule draw_curves:
 
 rule draw_gallery:
     input:
-        "results/predictions/{backend}/{artifact}/{dataset}/predictions.npz",
+        "results/predictions/{backend}/{artifact}/{dataset}",
     output:
         report(
             "results/gallery/{kind}/{backend}/{artifact}/{dataset}.png",
@@ -78,12 +78,12 @@ rule draw_gallery:
     params:
         code=fingerprint("facekiln.evaluation.gallery"),
     shell:
-        "facekiln --log {log} gallery {wildcards.kind} $(dirname {input:q}) --output {output}"
+        "facekiln --log {log} gallery {wildcards.kind} {input} --output {output}"
 
 
 rule draw_shifts:
     input:
-        child="results/predictions/{backend}/{artifact}/{dataset}/predictions.npz",
+        child="results/predictions/{backend}/{artifact}/{dataset}",
         parent=checked(lambda wc: PLAN.float_predictions_of(wc.artifact, wc.dataset)),
     output:
         report(
@@ -107,5 +107,4 @@ rule draw_shifts:
     params:
         code=fingerprint("facekiln.evaluation.gallery"),
     shell:
-        "facekiln --log {log} gallery shifts $(dirname {input.child:q}) $(dirname {input.parent:q})"
-        " --output {output}"
+        "facekiln --log {log} gallery shifts {input.child} {input.parent} --output {output}"

@@ -34,7 +34,7 @@ def test_the_float_evaluation_is_by_the_parents_own_backend(config: Config) -> N
         "results/eval/voc/caffe-opencv/caffe/retinaface_640.caffemodel/procedural.json"
     )
     assert targets.float_predictions_of("nnie/retinaface_640.wk", "procedural@ulfd") == (
-        "results/predictions/caffe-opencv/caffe/retinaface_640.caffemodel/procedural@ulfd/predictions.npz"
+        "results/predictions/caffe-opencv/caffe/retinaface_640.caffemodel/procedural@ulfd"
     )
     with pytest.raises(KilnError, match="no float parent"):
         targets.float_evaluation_of("voc", "onnx/retinaface_640.onnx", "procedural")

@@ -97,7 +97,7 @@ class EvaluationTargets:
         return f"{RESULTS}/eval/{evaluator}/{backend_for(parent)}/{parent}/{dataset}.json"
 
     def float_predictions_of(self, artifact: str, dataset: str) -> str:
-        """Return the predictions of a quantised artifact's float parent.
+        """Return the folder of predictions of a quantised artifact's float parent.
 
         Raises:
             KilnError: the artifact has no float parent.
@@ -105,7 +105,7 @@ class EvaluationTargets:
         from facekiln.predictions.names import backend_for
 
         parent = self._parent(artifact)
-        return f"{RESULTS}/predictions/{backend_for(parent)}/{parent}/{dataset}/predictions.npz"
+        return f"{RESULTS}/predictions/{backend_for(parent)}/{parent}/{dataset}"
 
     def _parent(self, artifact: str) -> str:
         parent = float_parent_of(artifact)
