@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from facekiln.artifact import sha256_of_text
 from facekiln.config import Config, Model, known
@@ -44,6 +45,8 @@ BACKENDS = {
     "caffe-opencv": Backend("caffe", ".caffemodel", ("opencv-python-headless",), "opencv", _PAIR),
     "caffe-mnn": Backend("caffe", ".caffemodel", ("MNN",), "mnn", _PAIR),
     "nnie-emulator": Backend("nnie", ".wk"),
+    "tengine-simulation": Backend("tengine", ".tmfile", ("onnxruntime",)),
+    "tengine-runtime": Backend("tengine", ".tmfile", reader="runtime"),
 }
 
 
@@ -128,6 +131,14 @@ class Wanted:
     dataset: Declared
 
 
+class Wildcards(Protocol):
+    """What Snakemake hands to input functions; `dataset` is `NAME` or `NAME@ENTRY`."""
+
+    backend: str
+    artifact: str
+    dataset: str
+
+
 class PredictionTargets:
     """What the rules of predictions ask: inputs, digests of settings, and the number of shards."""
 
@@ -159,14 +170,15 @@ class PredictionTargets:
         inference = inference_of(entry, model, self.config, label=label, artifact=f"{RESULTS}/{artifact}")
         return Wanted(backend, artifact, model, inference, declared)
 
-    def files(self, backend: str, artifact: str, segment: str) -> list[str]:
-        """Return the artifact and the files that are read with it (see `wanted`)."""
-        self.wanted(backend, artifact, segment)
-        stem = f"{RESULTS}/{artifact}".removesuffix(BACKENDS[backend].ending)
-        return [f"{RESULTS}/{artifact}", *(f"{stem}{ending}" for ending in BACKENDS[backend].beside)]
+    def files(self, wildcards: Wildcards) -> dict[str, str | list[str]]:
+        """Return the `artifact`, and the files `beside` it that are read with it (see `wanted`)."""
+        wanted = self.wanted(wildcards.backend, wildcards.artifact, wildcards.dataset)
+        backend, path = BACKENDS[wanted.backend], f"{RESULTS}/{wanted.artifact}"
+        stem = path.removesuffix(backend.ending)
+        return {"artifact": path, "beside": [f"{stem}{ending}" for ending in backend.beside]}
 
-    def digest(self, backend: str, artifact: str, segment: str) -> str:
+    def digest(self, wildcards: Wildcards) -> str:
         """Return a hash of every setting behind predictions: a change of it predicts again."""
-        wanted = self.wanted(backend, artifact, segment)
+        wanted = self.wanted(wildcards.backend, wildcards.artifact, wildcards.dataset)
         model = wanted.model.digest("input", "outputs", "priors", "crop", "network", "options")
         return sha256_of_text(repr((wanted.inference, model, wanted.dataset.digest())))[:16]
