@@ -347,7 +347,7 @@ def test_official_counts(data: Callable[[str], Path], tmp_path: Path) -> None:
         assert all(result.ap[name] > 0.99 for name in SETTINGS)
 
 
-# What the port itself prints with numpy 2.4 on prediction sets that a seeded script beside the sample pictures
+# What the port itself prints (numpy 2.4) on prediction sets that a seeded script beside the sample pictures
 # makes: wondervictor's files for `small`, biubug6's for `edge`, as only the latter reads its blank lines.
 # `edge`: unsorted and empty files, ties, scores outside 0..1, exact, negative and tiny boxes.
 PORT = {
