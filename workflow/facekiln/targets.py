@@ -25,6 +25,9 @@ PARENTS = {
     "caffe/{model}_{size}.caffemodel": "onnx/{model}_{size}.sim.onnx",
     "nnie/{model}_{size}.wk": "caffe/{model}_{size}.caffemodel",
     "nnie/{model}_{size}_int16.wk": "caffe/{model}_{size}.caffemodel",
+    "tengine/{model}_{size}.tmfile": "onnx/{model}_{size}.sim.onnx",
+    "tengine/{model}_{size}_uint8.tmfile": "tengine/{model}_{size}.tmfile",
+    "tengine/{model}_{size}_int8.tmfile": "tengine/{model}_{size}.tmfile",
 }
 
 
@@ -129,6 +132,11 @@ class Targets:
             "heads": f"{stem}.heads.json"
         }
 
+    def onnx_for_tengine(self, wildcards: Wildcards) -> str:
+        """Return the simplified ONNX file, the size being one that the model has."""
+        self.check_size_for_chip("tengine", wildcards.model, wildcards.size)
+        return f"{RESULTS}/onnx/{wildcards.model}_{wildcards.size}.sim.onnx"
+
     def check_size_for_chip(self, chip: str, model: str, size: str) -> None:
         """Check that a chip's tools take a model's input size.
 
@@ -224,7 +232,7 @@ def model_and_size_of(path: Path | str, config: Config) -> tuple[str, str]:
     Raises:
         KilnError: the name is not of that form, or names an unknown model or size.
     """
-    found = re.match(r"(?P<model>\w+?)_(?P<size>\d+)(?:_int16)?(?:\.|$)", Path(path).name)
+    found = re.match(r"(?P<model>\w+?)_(?P<size>\d+)(?:_(?:int16|uint8|int8))?(?:\.|$)", Path(path).name)
     if not found:
         raise KilnError(
             "its name does not say model and size", file=path, hint="name them: --model NAME --size LABEL"

@@ -5,14 +5,76 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from facekiln.commands import add_verb
+
+if TYPE_CHECKING:
+    from facekiln.chips.tengine.build_file import Built
+    from facekiln.chips.tengine.settings import TengineSettings
+
+
+def _common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--size", required=True, help="a size label of the model")
+    parser.add_argument("--output", type=Path, required=True, metavar="TMFILE")
+    parser.add_argument("--mode", choices=("builtin", "local", "docker", "ssh"), help="instead of tools.mode")
+    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of this noun."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    convert = add_verb(
+        verbs,
+        "convert",
+        _convert,
+        "convert a simplified ONNX file to an fp32 tmfile, exactly or not at all",
+        "facekiln tengine convert results/onnx/ulfd_rfb_320_320.sim.onnx --model ulfd_rfb_320 --size 320"
+        " --consumer tm_ultraface --output rfb.tmfile",
+    )
+    convert.add_argument("onnx", type=Path)
+    _common_arguments(convert)
+    convert.add_argument("--consumer", help="who reads the file, instead of config/chips/tengine.yaml's")
+
+    quantise = add_verb(
+        verbs,
+        "quantise",
+        _quantise,
+        "make a uint8 or int8 tmfile from the fp32 one; exit status 3 if it would find no faces any more",
+        "facekiln tengine quantise results/tengine/retinaface_640.tmfile --precision int8 --model retinaface"
+        " --size 640 --calibration results/calibration/retinaface_640 --output retinaface_640_int8.tmfile",
+    )
+    quantise.add_argument("tmfile", type=Path)
+    quantise.add_argument("--precision", choices=("uint8", "int8"), required=True)
+    quantise.add_argument("--calibration", type=Path, required=True, metavar="FOLDER", help="with list.txt")
+    quantise.add_argument(
+        "--scales",
+        type=Path,
+        metavar="TABLE",
+        help="a scale table, ours or quant_tool's; else ranges are measured",
+    )
+    quantise.add_argument("--scales-output", type=Path, metavar="TABLE", help="write the scales as a table")
+    quantise.add_argument("--algorithm", choices=("minmax", "kl", "aciq"), help="instead of the config's")
+    quantise.add_argument("--style", choices=("exact", "tool"), help="instead of the config's")
+    _common_arguments(quantise)
+
+    run = add_verb(
+        verbs,
+        "run",
+        _run,
+        "run a tmfile on a picture, simulated or in Tengine itself (TENGINE_LIB=libtengine-lite.so)",
+        "facekiln tengine run results/tengine/retinaface_640.tmfile face.jpg --model retinaface --runtime",
+    )
+    run.add_argument("tmfile", type=Path)
+    run.add_argument("image", type=Path)
+    run.add_argument("--model", required=True, help="whose preprocessing is used")
+    run.add_argument("--runtime", action="store_true", help="in the library that TENGINE_LIB names")
+    run.add_argument("--output", type=Path, metavar="FOLDER", help="write each output as .npy")
+    run.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+
     inspect = add_verb(
         verbs,
         "inspect",
@@ -22,9 +84,100 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     inspect.add_argument("tmfile", type=Path, nargs="+")
     inspect.add_argument("--json", action="store_true")
-    inspect.add_argument(
-        "--nodes", action="store_true", help="every node with its parameters and tensors, too"
+    inspect.add_argument("--nodes", action="store_true", help="every node with parameters and tensors")
+
+
+def _settings(options: argparse.Namespace) -> TengineSettings:
+    from facekiln.chips.tengine.settings import load_settings
+    from facekiln.config import known
+
+    settings = load_settings(options.config)
+    if options.mode:
+        settings = replace(settings, tools=replace(settings.tools, mode=options.mode))
+    if getattr(options, "consumer", None):
+        settings = replace(settings, consumer=known(options.consumer, settings.consumers, "consumer"))
+    for name in ("algorithm", "style"):
+        if getattr(options, name, None):
+            chosen = {name: getattr(options, name)}
+            settings = replace(settings, quantise=replace(settings.quantise, **chosen))
+    return settings
+
+
+def _tell(path: Path, built: Built) -> None:
+    from facekiln.chips.tengine.inspect import describe_graph, render
+    from facekiln.progress import log
+
+    for line in render({"file": str(path), **describe_graph(built.graph)}):
+        log.info("%s", line)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from collections import Counter
+
+    from facekiln.chips.tengine.build_file import convert_file
+    from facekiln.config import load_config
+    from facekiln.progress import log
+
+    model = load_config(options.config).model(options.model)
+    built = convert_file(options.onnx, model, options.size, _settings(options), options.output)
+    _tell(options.output, built)
+    rules = Counter(edit.rule for edit in built.edits)
+    told = ", ".join(f"{rule} {count}" for rule, count in sorted(rules.items()))
+    log.info("rewrites     %s", told or "none")
+
+
+def _quantise(options: argparse.Namespace) -> None:
+    from facekiln.chips.tengine.quantise_file import Calibration, quantise_file
+    from facekiln.config import load_config
+    from facekiln.progress import log
+
+    built = quantise_file(
+        options.tmfile,
+        options.precision,
+        Calibration(options.calibration, options.scales),
+        load_config(options.config).model(options.model),
+        options.size,
+        _settings(options),
+        options.output,
+        table_out=options.scales_output,
     )
+    _tell(options.output, built)
+    figures = built.figures
+    faces = (
+        f"{figures['faces'][1]} of the fp32 file's {figures['faces'][0]} faces; " if figures["faces"] else ""
+    )
+    cosines = ", ".join(f"{name} {value:.5f}" for name, value in figures["cosine"].items())
+    log.info("simulated    %son %d calibration pictures; cosine %s", faces, figures["pictures"], cosines)
+
+
+def _run(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from facekiln.chips.tengine import runtime
+    from facekiln.chips.tengine.simulate import Simulation
+    from facekiln.config import load_config
+    from facekiln.progress import log
+    from facekiln.vision.image import read_image
+    from facekiln.vision.preprocess import fit, to_tensor
+
+    declared = load_config(options.config).model(options.model).input
+    simulation = Simulation(options.tmfile)
+    _, _, height, width = simulation.graph.input_tensors()[0].dims or (0, 0, 0, 0)
+    picture, _ = fit(read_image(options.image), (height, width), declared.resize)
+    feed = to_tensor(picture, declared)
+    if options.runtime:
+        (outputs,), version = runtime.run(options.tmfile, [feed])
+        log.info("Tengine %s", version)
+    else:
+        log.info("simulated in ONNX Runtime, not run by Tengine")
+        outputs = simulation.run(feed)
+    for name, values in outputs.items():
+        shape = "x".join(map(str, values.shape))
+        figures = f"min {values.min():10.4f}  mean {values.mean():10.4f}  max {values.max():10.4f}"
+        sys.stdout.write(f"{name:<32} {shape:<14} {figures}\n")
+        if options.output:
+            options.output.mkdir(parents=True, exist_ok=True)
+            np.save(options.output / f"{name}.npy", values)
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,7 +42,12 @@ def _limits(precision: str, reader: str, gates: Mapping[str, Any]) -> dict[str, 
 
 
 def _readers(child: Path) -> list[str]:
-    """OpenCV always; MNN too, where it is installed, since it shares no code with OpenCV."""
+    """OpenCV always; MNN too, where it is installed, since it shares no code with OpenCV.
+
+    A tmfile is simulated always, and run in the real library too, where `TENGINE_LIB` names one.
+    """
+    if child.suffix == ".tmfile":
+        return ["simulation", *(["runtime"] if os.environ.get("TENGINE_LIB") else [])]
     if child.suffix != ".caffemodel":
         return ["opencv"]
     return ["opencv", "mnn"] if importlib.util.find_spec("MNN") else ["opencv"]

@@ -285,10 +285,11 @@ def open_stage(path: Path | str, model: Model, config: Config, *, reader: str = 
     """Open an artifact for running, by its ending.
 
     Args:
-        path: a .pth, .pt, .onnx, .caffemodel (its .prototxt and .heads.json beside it) or emulated .wk file.
+        path: a .pth, .pt, .onnx, .caffemodel (its .prototxt and .heads.json beside it), emulated .wk or
+            .tmfile.
         model: the model that it is of.
         config: for the register of published checkpoints.
-        reader: for Caffe pairs: "opencv" or "mnn".
+        reader: for Caffe pairs: "opencv" or "mnn"; for tmfiles "runtime", else they are simulated.
 
     Raises:
         KilnError: the file is damaged, is of no kind that can be run here, or is not this model's.
@@ -306,4 +307,9 @@ def open_stage(path: Path | str, model: Model, config: Config, *, reader: str = 
         return CaffeStage(path, model, reader)
     if path.suffix == ".wk":
         return NnieStage(path, model)
-    raise KilnError("is of no kind that can be run here", file=path, limit=".pth .pt .onnx .caffemodel .wk")
+    if path.suffix == ".tmfile":
+        from facekiln.parity.tengine_stage import TengineStage
+
+        return TengineStage(path, model, real=reader == "runtime")
+    limit = ".pth .pt .onnx .caffemodel .wk .tmfile"
+    raise KilnError("is of no kind that can be run here", file=path, limit=limit)

@@ -16,6 +16,7 @@ from facekiln.chips.tengine.format import (
     CONST,
     FP32,
     INPUT,
+    INT8,
     UINT8,
     VAR,
     Node,
@@ -30,6 +31,8 @@ from facekiln.errors import KilnError
 from facekiln.progress import log
 
 _WEIGHTED = ("Convolution", "FullyConnected", "Deconvolution")
+# These copy codes as they are.
+_COPYING = ("Reshape", "Flatten")
 _PASSING = ("Flatten", "Reshape", "Squeeze", "Clip")
 _F = np.float32
 _INT32 = 2**31 - 1
@@ -88,6 +91,31 @@ def hand_back(graph: TmGraph, scales: Mapping[str, Quant]) -> dict[str, Quant]:
             result[graph.tensors[node.outputs[0]].name or ""] = result[
                 graph.tensors[node.inputs[0]].name or ""
             ]
+    return result
+
+
+def settle(graph: TmGraph, scales: Mapping[str, Quant], dtype: int) -> dict[str, Quant]:
+    """Undo what the tools leave to chance, after scales were handed back; the kernels are those of 1.5.
+
+    Reshape and Flatten copy codes, so their output has the record of their input even where the input has
+    other readers. An int8 Concat turns values below -127 codes into +127, so its scale covers its operands'.
+    """
+    result = dict(scales)
+
+    def of(place: int, records: Mapping[str, Quant]) -> Quant:
+        return records[graph.tensors[place].name or ""]
+
+    for node in graph.nodes:
+        if not node.inputs or graph.tensors[node.inputs[0]].kind == CONST:
+            continue
+        name, output = op_name(node.op), graph.tensors[node.outputs[0]].name or ""
+        if name == "Concat" and dtype == INT8:
+            parts = [of(place, result) for place in node.inputs if graph.tensors[place].kind != CONST]
+            result[output] = max([result[output], *parts], key=lambda item: item.scale)
+        elif name in _COPYING or (
+            _passes(node, slices=True) and of(node.inputs[0], scales) == scales[output]
+        ):
+            result[output] = of(node.inputs[0], result)
     return result
 
 
@@ -157,13 +185,14 @@ def _shared(graph: TmGraph) -> None:
             raise KilnError("a bias is read by two operators", where=f"tensor '{graph.tensors[place].name}'")
 
 
-def quantise(graph: TmGraph, scales: Mapping[str, Quant], dtype: int) -> TmGraph:
+def quantise(graph: TmGraph, scales: Mapping[str, Quant], dtype: int, *, style: str = "exact") -> TmGraph:
     """Return a quantised copy of an fp32 file.
 
     Args:
         graph: fp32, with its weights.
         scales: of every activation by name, before they are handed back: `scales.scales_of`, or a table.
         dtype: UINT8 (one asymmetric scale per tensor) or INT8 (symmetric; weights per output channel).
+        style: "tool" stops where the quant tools do; "exact" goes on with `settle`.
 
     Raises:
         KilnError: it is not fp32, or holds what Tengine has no right kernel for in that type, named.
@@ -172,6 +201,8 @@ def quantise(graph: TmGraph, scales: Mapping[str, Quant], dtype: int) -> TmGraph
         raise KilnError("is quantised already", value=graph.precision, limit="fp32")
     _shared(graph)
     final = hand_back(graph, scales)
+    if style == "exact":
+        final = settle(graph, final, dtype)
     tensors: list[Tensor] = []
     for tensor in graph.tensors:
         if tensor.kind in (VAR, INPUT):

@@ -26,11 +26,26 @@ def _rounded(canvas: Canvas, graph: TmGraph, tensor: int, real: str) -> str:
     """Append the rounding of an activation to the file's codes; the result is what readers get."""
     quant = graph.tensors[tensor].quant[0]
     if quant.scale == 0:
-        return canvas.call("Mul", [real, canvas.constant(np.zeros((), np.float32))])
+        return canvas.call("Mul", [real, canvas.constant(np.float32(0))])
     kind = np.uint8 if graph.dtype == UINT8 else np.int8
+    if graph.dtype == INT8:
+        # Kernels clip to -127..127; QuantizeLinear would take -128, too.
+        edge = np.float32(127 * np.float32(quant.scale))
+        real = canvas.call("Clip", [real, canvas.constant(-edge), canvas.constant(edge)])
     scale, zero = canvas.constant(np.float32(quant.scale)), canvas.constant(kind(quant.zero_point))
     codes = canvas.call("QuantizeLinear", [real, scale, zero])
     return canvas.call("DequantizeLinear", [codes, scale, zero])
+
+
+def _copied(canvas: Canvas, graph: TmGraph, source: int, tensor: int, real: str) -> str:
+    """Codes that are copied mean other numbers where the two records differ."""
+    before, after = graph.tensors[source].quant[0], graph.tensors[tensor].quant[0]
+    if before == after:
+        return real
+    ratio = after.scale / before.scale if before.scale else 0.0
+    moved = (before.zero_point - after.zero_point) * after.scale
+    scaled = canvas.call("Mul", [real, canvas.constant(np.float32(ratio))])
+    return canvas.call("Add", [scaled, canvas.constant(np.float32(moved))])
 
 
 def to_onnx(
@@ -83,7 +98,11 @@ def to_onnx(
         except (ValueError, IndexError, KeyError, ZeroDivisionError) as error:
             raise KilnError(f"does not fit its inputs: {error}", where=where) from error
         for tensor, (real, shape) in zip(node.outputs, results, strict=True):
-            canvas.set(tensor, _rounded(canvas, graph, tensor, real) if quantised else real, shape)
+            if quantised and op_name(node.op) in ("Reshape", "Flatten"):
+                real = _copied(canvas, graph, node.inputs[0], tensor, real)
+            elif quantised:
+                real = _rounded(canvas, graph, tensor, real)
+            canvas.set(tensor, real, shape)
             named[graph.tensors[tensor].name or f"tensor {tensor}"] = canvas.name(tensor)
     wanted = [tensor.name or "" for tensor in graph.output_tensors()]
     listed = [*wanted, *(name for name in named if name not in wanted)] if intermediates else wanted

@@ -114,8 +114,8 @@ def scales_of(
             if name in softmax:
                 scales[name] = Quant(float(_F(1) / _F(levels)), 0)
             elif style == "tool" and algorithm == "kl" and dtype == INT8 and name in summed:
-                # The result's scale is still 1 when the operands take it.
-                scales[name] = Quant(1.0, 0)
+                # The result's scale is still unset when the operands take it: they become all 0.
+                scales[name] = Quant(0.0, 0)
             else:
                 scales[name] = _scale(ranges[name], dtype, algorithm, style)
             bar.update(1)

@@ -242,6 +242,7 @@ def _quantised_node(graph: TmGraph, node: Node, where: str) -> Iterator[Finding]
         yield _error("TM-KERNEL", where, "a quantised division is wrong up to the full range")
     if name == "PReLU" and len(node.inputs) > 1 and graph.tensors[node.inputs[1]].dtype != FP16:
         yield _error("TM-PRELU", where, "slopes of quantised files are fp16")
+    yield from _records_that_differ(graph, node, where)
     if name not in _WEIGHTED or len(node.inputs) < 2:
         return
     weights = graph.tensors[node.inputs[1]]
@@ -265,6 +266,21 @@ def _quantised_node(graph: TmGraph, node: Node, where: str) -> Iterator[Finding]
         yield _error("TM-QUANT", where, "its bias is not int32")
     elif len(node.inputs) > 2 and graph.tensors[node.inputs[2]].dtype == FP32:
         yield _error("TM-QUANT", where, "its bias is fp32 in a quantised file")
+
+
+def _records_that_differ(graph: TmGraph, node: Node, where: str) -> Iterator[Finding]:
+    """Operators whose kernels take the records of input and output to go together."""
+    name, places = op_name(node.op), [*node.inputs, *node.outputs[:1]]
+    records = [graph.tensors[place].quant[:1] for place in places if graph.tensors[place].kind != CONST]
+    if len(records) < 2 or not all(records):
+        return
+    (last,), first = records[-1], [record[0] for record in records[:-1]]
+    if name in ("Reshape", "Flatten") and first[0] != last:
+        yield _warning("TM-COPY", where, "copies codes, but its output has another scale or zero point")
+    if name == "Concat" and graph.dtype == INT8 and max(item.scale for item in first) > last.scale * 1.001:
+        yield _warning(
+            "TM-INT8-CONCAT", where, "an operand reaches below the result's range, where signs flip"
+        )
 
 
 def validate(graph: TmGraph) -> list[Finding]:

@@ -1,0 +1,202 @@
+"""Make a quantised tmfile on disk from the fp32 one, with its scale table and a record of what was done."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekiln.artifact import read_json, write_bytes
+from facekiln.chips.tengine.build_file import Built, checked, facts_of, written
+from facekiln.chips.tengine.format import FP32, INT8, UINT8
+from facekiln.chips.tengine.gate import judge_sight, measure_sight
+from facekiln.chips.tengine.quantise import quantise
+from facekiln.chips.tengine.ranges import activations, measure_ranges
+from facekiln.chips.tengine.reader import read_tmfile
+from facekiln.chips.tengine.scale_table import read_table, write_table
+from facekiln.chips.tengine.scales import ALGORITHMS, scales_of
+from facekiln.chips.tengine.settings import TengineSettings
+from facekiln.chips.tengine.tools import run_tool
+from facekiln.chips.tengine.writer import tmfile_bytes
+from facekiln.config import Model
+from facekiln.errors import KilnError
+from facekiln.progress import log
+from facekiln.provenance import read_record, tool_versions, write_record
+from facekiln.vision.image import read_image
+from facekiln.vision.preprocess import to_tensor
+
+LIST, FACTS = "list.txt", "calibration.json"
+DTYPES = {"uint8": UINT8, "int8": INT8}
+
+
+def calibration_pictures(folder: Path, model: Model, label: str) -> list[Path]:
+    """Return the pictures of a calibration set, which must be of the model's size.
+
+    Raises:
+        KilnError: no list.txt, an empty one, a picture that is not there, or a set of another size.
+    """
+    if (folder / FACTS).is_file():
+        size, declared = read_json(folder / FACTS).get("size"), list(model.size(label))
+        if size != declared:
+            raise KilnError("the calibration set has another size", file=folder, value=size, limit=declared)
+    try:
+        names = (folder / LIST).read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise KilnError(
+            f"cannot be read: {error.strerror}", file=folder / LIST, hint="facekiln calibration make"
+        ) from error
+    paths = [folder / name for name in names if name.strip()]
+    for path in paths:
+        if not path.is_file():
+            raise KilnError("a listed picture does not exist", file=path)
+    if not paths:
+        raise KilnError("lists no picture", file=folder / LIST)
+    return paths
+
+
+def _feeds(paths: Iterable[Path], model: Model, label: str) -> Iterator[NDArray[np.float32]]:
+    for path in paths:
+        picture = read_image(path)
+        if picture.shape[:2] != model.size(label):
+            size = model.size(label)
+            raise KilnError("is not of the network's size", file=path, value=picture.shape[:2], limit=size)
+        yield to_tensor(picture, model.input)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where scales come from: a folder of pictures, and a scale table that wins over measuring."""
+
+    folder: Path
+    table: Path | None = None
+
+
+def quantise_file(
+    source: Path,
+    precision: str,
+    calibration: Calibration,
+    model: Model,
+    label: str,
+    settings: TengineSettings,
+    output: Path,
+    *,
+    table_out: Path | None = None,
+) -> Built:
+    """Quantise an fp32 tmfile, check that it still finds what that one finds, and write it with its record.
+
+    Args:
+        source: the fp32 file.
+        precision: "uint8" or "int8".
+        calibration: pictures, and a table instead of measuring.
+        model, label: whose preprocessing and faces.
+        settings: who quantises and how, and the gate.
+        output: the quantised file.
+        table_out: the scales before they are handed back, as quant_tool writes them.
+
+    Raises:
+        KilnError: an operator has no kernel in that type, the set or table does not fit, or a tool failed.
+        GateError: the quantised file has gone blind. Nothing is written then.
+    """
+    graph = read_tmfile(source)
+    if graph.dtype != FP32:
+        raise KilnError("is quantised already", file=source, value=graph.precision, limit="fp32")
+    record = read_record(source)
+    names = dict(record.facts.get("outputs", {})) if record else {}
+    paths = calibration_pictures(calibration.folder, model, label)
+    scales = None
+    if settings.tools.mode == "builtin":
+        if calibration.table:
+            scales = read_table(calibration.table, activations(graph))
+        else:
+            kl = settings.quantise.algorithm == "kl"
+            ranges = measure_ranges(graph, lambda: _feeds(paths, model, label), len(paths), histograms=kl)
+            scales = scales_of(
+                graph,
+                ranges,
+                DTYPES[precision],
+                algorithm=settings.quantise.algorithm,
+                style=settings.quantise.style,
+            )
+        try:
+            data = tmfile_bytes(quantise(graph, scales, DTYPES[precision], style=settings.quantise.style))
+        except KilnError as error:
+            raise KilnError(str(error), file=source) from error
+    else:
+        data, text = _by_quant_tool(source, precision, calibration, paths, model, label, settings)
+    result, warnings = checked(data, output)
+    if result.precision != precision:
+        raise KilnError(
+            "is of another precision than was asked for", file=output, value=result.precision, limit=precision
+        )
+    feeds = list(_feeds(paths[: settings.gate.pictures], model, label))
+    figures = measure_sight(graph, result, feeds, model, model.size(label), names)
+    judge_sight(figures, settings.gate, str(output))
+    write_bytes(output, data)
+    outputs = [output]
+    if table_out is not None:
+        if scales is not None:
+            write_table(table_out, scales)
+        else:
+            write_bytes(table_out, text)
+        outputs.append(table_out)
+    write_record(
+        outputs,
+        verb="tengine quantise",
+        inputs=[source, *([calibration.table] if calibration.table else [calibration.folder / LIST])],
+        settings={
+            "model": model.name,
+            "precision": precision,
+            "algorithm": "table" if calibration.table else settings.quantise.algorithm,
+            "style": settings.quantise.style,
+            "mode": settings.tools.mode,
+            "pictures": len(paths),
+        },
+        tools=tool_versions("numpy", "onnx", "onnxruntime"),
+        facts={
+            "outputs": names,
+            **facts_of(result),
+            "gate": figures,
+            "warnings": [item.sentence() for item in warnings],
+        },
+    )
+    return Built(result, len(data), [], warnings, figures)
+
+
+def _by_quant_tool(
+    source: Path,
+    precision: str,
+    calibration: Calibration,
+    paths: list[Path],
+    model: Model,
+    label: str,
+    settings: TengineSettings,
+) -> tuple[bytes, bytes]:
+    """Return what quant_tool makes, and its scale table."""
+    command = settings.tools.quant_uint8 if precision == "uint8" else settings.tools.quant_int8
+    height, width = model.size(label)
+    with tempfile.TemporaryDirectory(prefix="facekiln-tengine-") as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        for number, path in enumerate(paths):
+            shutil.copyfile(path, folder / "images" / f"{number:05d}{path.suffix}")
+        shutil.copyfile(source, folder / "in.tmfile")
+        arguments = ["-m", "in.tmfile", "-i", "images", "-o", "out.tmfile"]
+        arguments += ["-a", str(ALGORITHMS[settings.quantise.algorithm]), "-g", f"3,{height},{width}"]
+        # Mean and scale are in the order after the swap, as the model declares them.
+        arguments += ["-w", ",".join(f"{value:.9g}" for value in model.input.mean)]
+        arguments += ["-s", ",".join(f"{value:.9g}" for value in model.input.scale)]
+        arguments += ["-b", str(int(model.input.colour == "rgb"))]
+        if calibration.table:
+            shutil.copyfile(calibration.table, folder / "given.scale")
+            arguments += ["-f", "given.scale"]
+        printed = run_tool(settings.tools, command, arguments, folder, key=f"tools.quant_{precision}")
+        log.info("%s", printed.strip().splitlines()[-1] if printed.strip() else "quant_tool said nothing")
+        tables = sorted(folder.glob("table_*.scale")) or sorted(folder.glob("given.scale"))
+        return written(folder / "out.tmfile", printed, "quant_tool"), tables[
+            0
+        ].read_bytes() if tables else b""

@@ -1,0 +1,175 @@
+"""The user's own convert_tool and quant_tool: here, in a container, or on another machine through ssh.
+
+Each runs in a job folder of its own, because the tools drop files into the working directory. Success is
+judged by the file that they wrote, too: see `build_file`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from facekiln.chips.tengine.settings import ToolSettings
+from facekiln.errors import KilnError
+
+_GRACE = 10.0
+_LOG, _STATUS = "tool.log", "tool.status"
+# Runs a command in a folder made of the archive on standard input, and gives the folder back as an archive.
+_REMOTE = (
+    'd=$(mktemp -d) && trap \'rm -rf "$d"\' EXIT && cd "$d" && tar xf - && '
+    "{{ {command} >{log} 2>&1; echo $? >{status}; tar cf - .; }}"
+)
+
+
+def _program(command: Sequence[str], key: str) -> list[str]:
+    """Return a command with its program as an absolute path, as jobs run elsewhere."""
+    name = command[0]
+    found = str(Path(name).resolve()) if "/" in name else shutil.which(name)
+    if not found or not os.access(found, os.X_OK) or Path(found).is_dir():
+        raise KilnError(
+            f"'{name}' is not here, or not executable",
+            where=key,
+            hint="set it in config/chips/tengine.yaml, or tools.mode to builtin",
+        )
+    return [found, *command[1:]]
+
+
+def _local(settings: ToolSettings, command: Sequence[str], key: str) -> tuple[list[str], dict[str, str]]:
+    environment = dict(os.environ)
+    paths = [str(Path(path).resolve()) for path in settings.library_path]
+    if paths:
+        known = environment.get("LD_LIBRARY_PATH", "")
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join([*paths, *([known] if known else [])])
+    return _program(command, key), environment
+
+
+def _docker(settings: ToolSettings, folder: Path, name: str) -> list[str]:
+    if not settings.docker_image:
+        raise KilnError(
+            "no image is named", where="tools.docker.image", hint="name one in config/chips/tengine.yaml"
+        )
+    limits = ["--rm", "--name", name, "--network", "none", "--user", f"{os.getuid()}:{os.getgid()}"]
+    place = ["--volume", f"{folder.resolve()}:/job", "--workdir", "/job"]
+    return [
+        *_program([settings.docker_program], "tools.docker.program"),
+        "run",
+        *limits,
+        *place,
+        settings.docker_image,
+    ]
+
+
+def _packed(folder: Path) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.add(folder, arcname=".")
+    return stream.getvalue()
+
+
+def _unpack(data: bytes, folder: Path, host: str) -> None:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            archive.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise KilnError(
+            f"sent back no job folder: {error}", file=host, hint=f"does `ssh {host} tar --version` work?"
+        ) from error
+
+
+def _run(
+    command: list[str], folder: Path, environment: dict[str, str] | None, data: bytes | None, minutes: float
+) -> tuple[int, bytes, bytes]:
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise KilnError(f"cannot be started: {error.strerror}", file=command[0]) from error
+    try:
+        out, told = process.communicate(data, timeout=minutes * 60)
+    except subprocess.TimeoutExpired:
+        raise KilnError(
+            "took too long; it and all its processes were ended",
+            file=command[0],
+            where="tools.timeout_minutes",
+            limit=f"{minutes:g} minutes",
+        ) from None
+    finally:
+        for sign in (signal.SIGTERM, signal.SIGKILL) if process.poll() is None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE)
+    return process.returncode, out, told
+
+
+def run_tool(
+    settings: ToolSettings, command: Sequence[str], arguments: Sequence[str], folder: Path, *, key: str
+) -> str:
+    """Run a tool in a job folder and return what it printed.
+
+    Args:
+        settings: mode and limits; the mode is not "builtin".
+        command: the tool, as configured.
+        arguments: with paths relative to the folder.
+        folder: of the job; what the tool writes is there afterwards.
+        key: of the command in the config, for errors.
+
+    Raises:
+        KilnError: the tool, the image or the host is not there, or it failed or took too long; the message
+            has the last lines that it printed.
+    """
+    minutes = settings.timeout_minutes
+    if settings.mode == "ssh":
+        if not settings.ssh_host:
+            raise KilnError(
+                "no host is named", where="tools.ssh.host", hint="name one in config/chips/tengine.yaml"
+            )
+        line = _REMOTE.format(command=shlex.join([*command, *arguments]), log=_LOG, status=_STATUS)
+        ssh = [*_program(settings.ssh_program, "tools.ssh.program"), settings.ssh_host, line]
+        status, out, told = _run(ssh, folder, None, _packed(folder), minutes)
+        if status:
+            raise _failed(settings.ssh_host, status, told.decode("utf-8", "replace"))
+        _unpack(out, folder, settings.ssh_host)
+        printed = (folder / _LOG).read_text(encoding="utf-8", errors="replace")
+        status = int((folder / _STATUS).read_text().strip() or 1)
+    elif settings.mode == "docker":
+        name = f"facekiln-{uuid.uuid4().hex[:12]}"
+        whole = [*_docker(settings, folder, name), *command, *arguments]
+        try:
+            status, out, told = _run(whole, folder, None, None, minutes)
+        except BaseException:
+            # Killing the client leaves the container running.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    [whole[0], "rm", "--force", name], capture_output=True, check=False, timeout=60
+                )
+            raise
+        printed = (out + told).decode("utf-8", "replace")
+    else:
+        program, environment = _local(settings, command, key)
+        status, out, told = _run([*program, *arguments], folder, environment, None, minutes)
+        printed = (out + told).decode("utf-8", "replace")
+    if status:
+        raise _failed(command[0], status, printed)
+    return printed
+
+
+def _failed(who: str, status: int, printed: str) -> KilnError:
+    last = [line.strip() for line in printed.replace("\r", "\n").splitlines() if line.strip()][-4:]
+    return KilnError(f"failed (exit status {status}): {' | '.join(last)}", file=who)
