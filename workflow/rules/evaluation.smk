@@ -20,7 +20,11 @@ rule evaluate_wider:
     conda:
         ENVIRONMENT
     params:
-        code=fingerprint("facekiln.evaluation.wider", "facekiln.evaluation.detections"),
+        code=fingerprint(
+            "facekiln.evaluation.wider",
+            "facekiln.evaluation.detections",
+            "facekiln.evaluation.stamp",
+        ),
         declared=checked(PRECISION.digest),
         boxes=PRECISION.box_rule,
     shell:

@@ -43,7 +43,13 @@ def fixed(decimals: int) -> st.SearchStrategy[str]:
 UNIT = st.integers(0, 10**14 - 1).flatmap(
     lambda n: st.integers(1, 14).map(lambda digits: f"{n % 2}.{f'{n:014d}'[:digits]}")
 )
-COLUMN = st.one_of(st.just(INTEGER), *(st.just(fixed(k)) for k in (1, 2, 3, 6)), st.just(UNIT))
+# As Python and numpy print floats: as many decimals as it takes.
+PRINTED = st.floats(-5000, 5000, width=32).map(lambda value: f"{value:.9g}").filter(lambda t: "e" not in t)
+SHORT = st.floats(-2000, 2000, width=16).map(str).filter(lambda text: "e" not in text)
+COLUMN = st.one_of(
+    *(st.just(column) for column in (INTEGER, UNIT, PRINTED, SHORT)),
+    *(st.just(fixed(k)) for k in (1, 2, 3, 6, 9)),
+)
 
 
 @given(st.data())
@@ -71,6 +77,9 @@ def test_regular_columns_are_parsed_to_the_bit(data: st.DataObject) -> None:
         "1023.456 1.500 -20.250 9.001 0.9\n" * 2,
         ".5 .5 .5 .5 .5\n",
         "123456789012345 1 1 1 1\n",
+        "206.286376953 318.123901367 -4.910645000 7.162475586 0.978519141674\n" * 2,
+        "699.93457 3.5 -12.25 1024.0 0.99878246\n1.5 300.125 12.0 4.0625 1.0\n",
+        "89.99999999999999 1 1 1 1\n1.5 1 1 1 1\n",
         "0 0 0 0 0\n",
     ],
 )
@@ -99,7 +108,13 @@ def test_common_habits_go_the_fast_way(text: str) -> None:
         "1 2 3 4 5.\n",
         "1 2 3 4 .\n",
         "1.5 2 3 4 1\n2 2 3 4 1\n",
-        "21.5 2 3 4 1\n22.25 2 3 4 1\n",
+        "21.5 2 3 4 1\n22.25.1 2 3 4 1\n",
+        "1 2 3 4 0.5\n1 2 3 4 1\n",
+        "1.5 2 3 4 1\n2 2.5 3 4 1\n",
+        "99.12345678901234 2 3 4 1\n",
+        "123456789.5 2 3 4 1\n1.25 2 3 4 1\n",
+        "1 2 3 4 0.12345678x\n",
+        "1 2 3 4 0.123456789x\n",
         "1 2 3 4 0.1234567890123456\n",
         "1 2 3 4 0.5a\n",
         "1 2 3 4 0,5\n",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ COLUMNS = 5
 # Bytes that may be read before and after the text of a block.
 MARGIN = 32
 
-_NEWLINE, _DOT, _MINUS = 10, 46, 45
+_NEWLINE, _POINT, _MINUS = 10, 46, 45
 _DIGITS = 15  # every whole number of so many digits is a double
 
 
@@ -64,12 +65,11 @@ def regular_rows(buffer: Bytes, start: int, stop: int) -> tuple[Floats, Indices]
         return None
     if period > COLUMNS and (lines - columns[COLUMNS - 1] != 1).any():
         return None
-    words = np.ndarray((len(buffer) - 7,), "<u8", buffer, strides=(1,))
-    signed = bool((text == _MINUS).any())
+    block = _Block(buffer, start, stop)
     table = np.empty((COLUMNS, len(lines)))
     before = np.concatenate([[start - 1], lines[:-1]])
     for column in range(COLUMNS):
-        values = _column(buffer, words, before + 1, columns[column], signed)
+        values = block.column(before + 1, columns[column])
         if values is None:
             return None
         table[column] = values
@@ -77,36 +77,51 @@ def regular_rows(buffer: Bytes, start: int, stop: int) -> tuple[Floats, Indices]
     return table, lines
 
 
-def _column(buffer: Bytes, words: Words, begin: Indices, end: Indices, signed: bool) -> Floats | None:
-    """Parse one column of tokens from `begin` to `end`; None where one is no plain decimal."""
-    negative = None
-    if signed:
-        negative = buffer[begin] == _MINUS
-        begin = begin + negative
-    length = end - begin
-    shortest, longest = int(length.min()), int(length.max())
-    if shortest < 1 or longest > _DIGITS + 2:
-        return None
-    sample = buffer[begin[0] : end[0]].tobytes()
-    dot = sample.find(b".")
-    values = _fixed(words, end, length, shortest, longest, len(sample) - 1 - dot if dot >= 0 else 0)
-    if values is None and dot == 1 and shortest > 2:
-        values = _of_unit(buffer, words, begin, length - 2, longest - 2)
-    if values is not None and negative is not None:
-        np.negative(values, out=values, where=negative)
-    return values
+class _Block:
+    """The text of some lines, and what is known of it."""
+
+    def __init__(self, buffer: Bytes, start: int, stop: int) -> None:
+        self.buffer, self.start, self.stop = buffer, start, stop
+        self.words: Words = np.ndarray((len(buffer) - 7,), "<u8", buffer, strides=(1,))
+        self.signed = bool((buffer[start:stop] == _MINUS).any())
+
+    @cached_property
+    def points(self) -> Indices:
+        """Where the decimal points are."""
+        return np.flatnonzero(self.buffer[self.start : self.stop] == _POINT) + self.start
+
+    def column(self, begin: Indices, end: Indices) -> Floats | None:
+        """Parse one column of tokens from `begin` to `end`; None where one is no plain decimal."""
+        negative = None
+        if self.signed:
+            negative = self.buffer[begin] == _MINUS
+            begin = begin + negative
+        length = end - begin
+        if int(length.min()) < 1 or int(length.max()) > 2 * 8 + 8:
+            return None
+        sample = self.buffer[begin[0] : end[0]].tobytes()
+        at = sample.find(b".")
+        values = _fixed(self.words, end, length, len(sample) - 1 - at if at >= 0 else 0)
+        if values is None and at >= 0:
+            # The first point of each token; where there is none, a later one, beyond the token's end.
+            nearest = np.searchsorted(self.points, begin)
+            if nearest[-1] == len(self.points):
+                return None
+            values = _pointed(self.words, begin, self.points[nearest], end)
+        if values is not None and negative is not None:
+            np.negative(values, out=values, where=negative)
+        return values
 
 
-def _fixed(
-    words: Words, end: Indices, length: Indices, shortest: int, longest: int, decimals: int
-) -> Floats | None:
+def _fixed(words: Words, end: Indices, length: Indices, decimals: int) -> Floats | None:
     """Parse tokens that all have the same number of decimals, 0 (and no point) to 6."""
-    if decimals > 6 or shortest <= decimals or longest > _DIGITS:
+    longest = int(length.max())
+    if decimals > 6 or int(length.min()) <= decimals or longest > _DIGITS:
         return None
     digits = _last_characters(words[end - 8], length)
     if decimals:
         place = 8 * (7 - decimals)
-        if ((digits >> _word(place)) & _word(0xFF) != _word(_DOT ^ 0x30)).any():
+        if ((digits >> _word(place)) & _word(0xFF) != _word(_POINT ^ 0x30)).any():
             return None
         above, below = digits & _word(-1 << (place + 8)), digits & _word((1 << place) - 1)
         digits = above | (below << _word(8))
@@ -126,25 +141,34 @@ def _fixed(
     return values
 
 
-def _of_unit(buffer: Bytes, words: Words, begin: Indices, length: Indices, longest: int) -> Floats | None:
-    """Parse tokens of one digit, a point and 1 to 14 decimals, `length` of them."""
-    whole = buffer[begin] ^ 0x30
-    if longest > _DIGITS - 1 or (buffer[begin + 1] != _DOT).any() or (whole > 9).any():
+def _pointed(words: Words, begin: Indices, point: Indices, end: Indices) -> Floats | None:
+    """Parse tokens with 1 to 8 digits, a point and 1 to 14 decimals, 15 digits in all where they are most."""
+    before, decimals = point - begin, end - point - 1
+    most = int(decimals.max())
+    if int(before.min()) < 1 or int(before.max()) > 8 or int(decimals.min()) < 1 or most > 14:
         return None
-    digits = _first_characters(words[begin + 2], np.minimum(length, 8))
-    if not _all_digits(digits):
+    whole = _last_characters(words[point - 8], before)
+    part = _first_characters(words[point + 1], np.minimum(decimals, 8))
+    if not (_all_digits(whole) and _all_digits(part)):
         return None
-    number = whole.astype(np.uint64) * _word(10**8) + _eight_digits(digits)
-    values: Floats = number.view(np.int64).astype(np.float64)
-    values /= 1e8
-    if longest > 8:
-        long = np.flatnonzero(length > 8)
-        digits = _first_characters(words[begin[long] + 10], length[long] - 8)
-        if not _all_digits(digits):
+    number = _eight_digits(whole)
+    if int(number.max()) >= 2**53 // 10**most:
+        return None
+    fraction = _eight_digits(part)
+    if most <= 8:
+        fraction //= _word(10 ** (8 - most))
+    else:
+        long = np.flatnonzero(decimals > 8)
+        rest = _first_characters(words[point[long] + 9], decimals[long] - 8)
+        if not _all_digits(rest):
             return None
-        # At most six of the eight digits are there, so the last two are zero.
-        more = number[long] * _word(10**6) + _eight_digits(digits) // _word(100)
-        values[long] = more.view(np.int64).astype(np.float64) / 1e14
+        fraction *= _word(10 ** (most - 8))
+        # What is not there is 0, so nothing but zeros is cut.
+        fraction[long] += _eight_digits(rest) // _word(10 ** (16 - most))
+    number *= _word(10**most)
+    number += fraction
+    values: Floats = number.view(np.int64).astype(np.float64)
+    values /= 10.0**most
     return values
 
 
