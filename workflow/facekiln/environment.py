@@ -22,7 +22,11 @@ REQUIRED = (
     "snakemake",
     "numpy",
 )
-OPTIONAL = {"MNN": "the second Caffe reader in parity reports; pip install -e .[dev]"}
+OPTIONAL = {
+    "MNN": "the second Caffe reader in parity reports; pip install -e .[dev]",
+    "ncnn": "runs and proves what is made for ncnn; pip install -e .[ncnn]",
+    "pnnx": "converts ONNX for ncnn; pip install -e .[ncnn]",
+}
 
 
 @dataclass(frozen=True)

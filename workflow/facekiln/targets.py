@@ -28,6 +28,9 @@ PARENTS = {
     "tengine/{model}_{size}.tmfile": "onnx/{model}_{size}.sim.onnx",
     "tengine/{model}_{size}_uint8.tmfile": "tengine/{model}_{size}.tmfile",
     "tengine/{model}_{size}_int8.tmfile": "tengine/{model}_{size}.tmfile",
+    "ncnn/{model}_{size}.param": "onnx/{model}_{size}.sim.onnx",
+    "ncnn/{model}_{size}_fp16.param": "onnx/{model}_{size}.sim.onnx",
+    "ncnn/{model}_{size}_int8.param": "onnx/{model}_{size}.sim.onnx",
 }
 
 
@@ -137,6 +140,11 @@ class Targets:
         self.check_size_for_chip("tengine", wildcards.model, wildcards.size)
         return f"{RESULTS}/onnx/{wildcards.model}_{wildcards.size}.sim.onnx"
 
+    def onnx_for_ncnn(self, wildcards: Wildcards) -> str:
+        """Return the simplified ONNX file, the size being one that the model has."""
+        self.check_size_for_chip("ncnn", wildcards.model, wildcards.size)
+        return f"{RESULTS}/onnx/{wildcards.model}_{wildcards.size}.sim.onnx"
+
     def check_size_for_chip(self, chip: str, model: str, size: str) -> None:
         """Check that a chip's tools take a model's input size.
 
@@ -232,7 +240,7 @@ def model_and_size_of(path: Path | str, config: Config) -> tuple[str, str]:
     Raises:
         KilnError: the name is not of that form, or names an unknown model or size.
     """
-    found = re.match(r"(?P<model>\w+?)_(?P<size>\d+)(?:_(?:int16|uint8|int8))?(?:\.|$)", Path(path).name)
+    found = re.match(r"(?P<model>\w+?)_(?P<size>\d+)(?:_(?:int16|uint8|int8|fp16))?(?:\.|$)", Path(path).name)
     if not found:
         raise KilnError(
             "its name does not say model and size", file=path, hint="name them: --model NAME --size LABEL"

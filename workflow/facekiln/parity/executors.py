@@ -285,8 +285,8 @@ def open_stage(path: Path | str, model: Model, config: Config, *, reader: str = 
     """Open an artifact for running, by its ending.
 
     Args:
-        path: a .pth, .pt, .onnx, .caffemodel (its .prototxt and .heads.json beside it), emulated .wk or
-            .tmfile.
+        path: a .pth, .pt, .onnx, .caffemodel (its .prototxt and .heads.json beside it), emulated .wk,
+            .tmfile or .param (its .bin beside it).
         model: the model that it is of.
         config: for the register of published checkpoints.
         reader: for Caffe pairs: "opencv" or "mnn"; for tmfiles "runtime", else they are simulated.
@@ -311,5 +311,9 @@ def open_stage(path: Path | str, model: Model, config: Config, *, reader: str = 
         from facekiln.parity.tengine_stage import TengineStage
 
         return TengineStage(path, model, real=reader == "runtime")
-    limit = ".pth .pt .onnx .caffemodel .wk .tmfile"
+    if path.suffix == ".param":
+        from facekiln.parity.ncnn_stage import NcnnStage
+
+        return NcnnStage(path, model)
+    limit = ".pth .pt .onnx .caffemodel .wk .tmfile .param"
     raise KilnError("is of no kind that can be run here", file=path, limit=limit)

@@ -47,6 +47,7 @@ BACKENDS = {
     "nnie-emulator": Backend("nnie", ".wk"),
     "tengine-simulation": Backend("tengine", ".tmfile", ("onnxruntime",)),
     "tengine-runtime": Backend("tengine", ".tmfile", reader="runtime"),
+    "ncnn": Backend("ncnn", ".param", ("ncnn",), beside=(".bin",)),
 }
 
 

@@ -1,0 +1,220 @@
+"""Make an int8 `.param` and `.bin` on disk from the fp32 ones, proved layer by layer in ncnn."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekiln.artifact import sha256_of
+from facekiln.chips.ncnn.build_file import facts_of
+from facekiln.chips.ncnn.gate import judge_sight, measure_sight
+from facekiln.chips.ncnn.header import header_of, write_header
+from facekiln.chips.ncnn.match import thresholds_of
+from facekiln.chips.ncnn.model import NcnnModel, bin_of, read_model, weighted, write_model
+from facekiln.chips.ncnn.param import Graph
+from facekiln.chips.ncnn.quantise import Quantised, quantise
+from facekiln.chips.ncnn.runtime import NcnnNet
+from facekiln.chips.ncnn.settings import NcnnSettings, QuantiseSettings
+from facekiln.chips.ncnn.simulate import LayerProof, prove_int8
+from facekiln.chips.ncnn.table import Table, make_table, read_table, write_table
+from facekiln.config import Model, known
+from facekiln.errors import GateError, KilnError
+from facekiln.progress import log
+from facekiln.provenance import read_record, tool_versions, write_record
+
+HEADS = "heads"
+# ncnn rounds in float32 with its own order of factors, so a value between two steps may fall to either side.
+_MOST_STEPS, _MOST_SHARE = 1.0, 0.01
+_MOST_ERROR = 1e-3
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where scales come from: our ranges of an ONNX file, or a table of ours or ncnn2table's."""
+
+    onnx: Path | None = None
+    ranges: Path | None = None
+    table: Path | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `quantise_file` made: the model, the proof of its layers, and the gate's figures."""
+
+    quantised: Quantised
+    proofs: list[LayerProof]
+    sight: dict[str, Any]
+
+
+def heads_of(graph: Graph) -> list[str]:
+    """Return the layers that ncnn can compute in int8 and behind which no other such layer stands."""
+    reach: set[str] = set()
+    found = []
+    for layer in reversed(graph.layers):
+        behind = bool(reach.intersection(layer.tops))
+        if weighted(layer) and not behind:
+            found.append(layer.name)
+        if behind or weighted(layer):
+            reach.update(layer.bottoms)
+    return found[::-1]
+
+
+def kept_in_float(graph: Graph, keep: Sequence[str]) -> set[str]:
+    """Return the layers that settings keep in float.
+
+    Raises:
+        KilnError: an unknown layer; the nearest is suggested.
+    """
+    names = [layer.name for layer in graph if weighted(layer)]
+    kept: set[str] = set()
+    for word in keep:
+        kept.update(heads_of(graph) if word == HEADS else [known(word, [*names, HEADS], "layer")])
+    return kept
+
+
+def scales_from(source: Source, model: NcnnModel, settings: QuantiseSettings) -> Table:
+    """Return the table to quantise with (see `Source`).
+
+    Raises:
+        KilnError: neither a table nor ranges and ONNX are named, or they are not of this network.
+    """
+    if source.table is not None:
+        table = read_table(source.table, model)
+    elif source.onnx is not None and source.ranges is not None:
+        from facekiln.graph.export import load_onnx
+        from facekiln.quant.ranges import read_ranges
+
+        ranges = read_ranges(source.ranges)
+        if ranges.artifact_sha256 and ranges.artifact_sha256 != sha256_of(source.onnx):
+            raise KilnError(
+                "was measured on another ONNX file",
+                file=source.ranges,
+                value=ranges.artifact_sha256[:16],
+                limit=sha256_of(source.onnx)[:16],
+                hint="facekiln quant ranges",
+            )
+        thresholds = thresholds_of(model, load_onnx(source.onnx), ranges, settings.method)
+        table = make_table(model, thresholds, settings.winograd_steps)
+    else:
+        raise KilnError("has no scales to quantise with", hint="give --table, or --onnx and --ranges")
+    kept = kept_in_float(model.graph, settings.keep_float)
+    return {name: scales for name, scales in table.items() if name not in kept}
+
+
+def judge_proofs(proofs: Sequence[LayerProof], what: str) -> None:
+    """Refuse a file whose int8 layers ncnn computes otherwise than its own scales say.
+
+    Raises:
+        GateError: one does; names the worst layer.
+    """
+    for proof in proofs:
+        limit = _MOST_STEPS if proof.requantised else _MOST_ERROR
+        if not proof.worst <= limit or proof.share > _MOST_SHARE:
+            raise GateError(
+                "ncnn computes this int8 layer otherwise than its scales say",
+                file=what,
+                where=proof.layer,
+                value=f"{proof.worst:g}, {proof.share:.2%} of the values",
+                limit=f"{limit:g} {'steps' if proof.requantised else 'of scale'}, {_MOST_SHARE:.0%}",
+                hint="set quantise.winograd_steps to 31, or keep the layer in float",
+            )
+
+
+def quantise_file(
+    source: Path,
+    scales: Source,
+    pictures: Sequence[NDArray[np.float32]],
+    model: Model,
+    label: str,
+    settings: NcnnSettings,
+    output: Path,
+    *,
+    table_out: Path | None = None,
+) -> Built:
+    """Quantise an fp32 file, prove in ncnn that it computes what its scales say and still sees, and write it.
+
+    Args:
+        source: the fp32 `.param`.
+        scales: see `Source`.
+        pictures: inputs of the calibration set, float32 [1, 3, H, W], for the proofs.
+        model, label: whose faces.
+        settings: how, and the gate.
+        output: the int8 `.param`; `.bin` and `.id.h` go beside it.
+        table_out: where the table goes; beside the output, `.table`, where None.
+
+    Raises:
+        KilnError: ncnn is missing, the file is not fp32, or the scales are not its own.
+        GateError: ncnn computes something else than the scales say, or the file has gone blind. Nothing is
+            written then.
+    """
+    bin_of(output)
+    real = read_model(source)
+    if real.storage() != "fp32":
+        raise KilnError(
+            "is not stored as fp32", file=source, value=real.storage(), hint="begin with the fp32 file"
+        )
+    feeds = [pictures[place] for place in range(min(settings.gate.pictures, len(pictures)))]
+    if not feeds:
+        raise KilnError("there is no picture to prove the file on")
+    table = scales_from(scales, real, settings.quantise)
+    made = quantise(real, table, requantise=settings.quantise.requantise)
+    with tempfile.TemporaryDirectory(prefix="facekiln_ncnn_") as folder:
+        trial = Path(folder) / "net.param"
+        write_model(trial, made.model)
+        proofs = prove_int8(
+            NcnnNet(trial, threads=settings.threads, keep_all=True), {real.graph.inputs()[0]: feeds[0]}
+        )
+        judge_proofs(proofs, str(output))
+        sight = measure_sight(
+            NcnnNet(source, threads=settings.threads),
+            NcnnNet(trial, threads=settings.threads),
+            feeds,
+            model,
+            label,
+        )
+    judge_sight(sight, settings.gate, str(output))
+    write_model(output, made.model)
+    table_path = table_out or output.with_suffix(".table")
+    write_table(table_path, table)
+    header = write_header(output, header_of(made.model.graph, output))
+    record = read_record(source)
+    if made.floating:
+        log.info("stay in float: %s", ", ".join(made.floating))
+    write_record(
+        [output, bin_of(output), table_path, header],
+        verb="ncnn quantise",
+        inputs=[
+            source,
+            bin_of(source),
+            *(path for path in (scales.table, scales.onnx, scales.ranges) if path is not None),
+        ],
+        settings={
+            "model": model.name,
+            "size": label,
+            "method": "table" if scales.table else settings.quantise.method,
+            "winograd_steps": settings.quantise.winograd_steps,
+            "requantise": settings.quantise.requantise,
+            "keep_float": list(settings.quantise.keep_float),
+        },
+        tools=tool_versions("ncnn", "numpy", "onnx"),
+        facts={
+            **facts_of(made.model, output),
+            "int8_layers": made.layers,
+            "requantised_layers": made.requantised,
+            "float_layers": list(made.floating),
+            "proof": {
+                "layers": len(proofs),
+                "worst_steps": max((one.worst for one in proofs if one.requantised), default=0.0),
+                "worst_of_scale": max((one.worst for one in proofs if not one.requantised), default=0.0),
+            },
+            "gate": sight,
+            "tensor_of_blob": record.facts.get("tensor_of_blob", {}) if record else {},
+        },
+    )
+    return Built(made, proofs, sight)

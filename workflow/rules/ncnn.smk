@@ -1,0 +1,64 @@
+# results/ncnn/{model}_{size}.param and .bin (fp32), _fp16 and _int8, each with the ids of its blobs as a C header
+
+
+rule convert_ncnn:
+    input:
+        checked(TARGETS.onnx_for_ncnn),
+    output:
+        multiext("results/ncnn/{model}_{size}", ".param", ".bin", ".id.h"),
+    log:
+        "logs/ncnn/{model}_{size}.convert.log",
+    benchmark:
+        "logs/benchmarks/ncnn/{model}_{size}.convert.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    params:
+        code=fingerprint("facekiln.chips.ncnn.build_file"),
+        declared=declared("input", "outputs", "sizes"),
+        settings=KILN.chips["ncnn"],
+    shell:
+        "facekiln --log {log} ncnn convert {input} --model {wildcards.model} --size {wildcards.size}"
+        " --output {output[0]}"
+
+
+rule halve_ncnn:
+    input:
+        multiext("results/ncnn/{model}_{size}", ".param", ".bin"),
+    output:
+        multiext("results/ncnn/{model}_{size}_fp16", ".param", ".bin", ".id.h"),
+    log:
+        "logs/ncnn/{model}_{size}.halve.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.chips.ncnn.build_file"),
+    shell:
+        "facekiln --log {log} ncnn halve {input[0]} --output {output[0]}"
+
+
+rule quantise_ncnn:
+    input:
+        model=multiext("results/ncnn/{model}_{size}", ".param", ".bin"),
+        onnx="results/onnx/{model}_{size}.sim.onnx",
+        calibration="results/calibration/{model}_{size}/calibration.json",
+        ranges="results/calibration/{model}_{size}/ranges.json",
+    output:
+        multiext(
+            "results/ncnn/{model}_{size}_int8", ".param", ".bin", ".id.h", ".table"
+        ),
+    log:
+        "logs/ncnn/{model}_{size}.quantise.log",
+    benchmark:
+        "logs/benchmarks/ncnn/{model}_{size}.quantise.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    params:
+        code=fingerprint("facekiln.chips.ncnn.quantise_file"),
+        declared=declared("input", "decode", "priors"),
+        settings=KILN.chips["ncnn"],
+    shell:
+        "facekiln --log {log} ncnn quantise {input.model[0]} --onnx {input.onnx} --ranges {input.ranges}"
+        " --calibration $(dirname {input.calibration:q}) --model {wildcards.model} --size {wildcards.size}"
+        " --output {output[0]}"
