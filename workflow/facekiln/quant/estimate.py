@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,10 +85,18 @@ def closeness(parents: Sequence[Arrays], children: Sequence[Arrays], model: Mode
     )
 
 
-def run_all(network: onnx.ModelProto, pictures: Sequence[NDArray[np.float32]]) -> list[Arrays]:
-    """Return a network's outputs for every picture."""
-    session = Session(network)
-    return [session.run({session.inputs[0]: picture}) for picture in pictures]
+def run_all(
+    network: onnx.ModelProto,
+    pictures: Sequence[NDArray[np.float32]],
+    progress: Callable[[int], object] | None = None,
+) -> list[Arrays]:
+    """Return a network's outputs for every picture; `progress` is called with 1 after each."""
+    session, outputs = Session(network), []
+    for picture in pictures:
+        outputs.append(session.run({session.inputs[0]: picture}))
+        if progress:
+            progress(1)
+    return outputs
 
 
 def compare_methods(
@@ -117,14 +125,12 @@ def compare_methods(
     """
     rows = []
     with progress_bar((1 + len(methods) * len(schemes)) * len(pictures), "int8 estimates", "run") as bar:
-        parents = run_all(network, pictures)
-        bar.update(len(pictures))
+        parents = run_all(network, pictures, bar.update)
         for scheme in schemes:
             for method in methods:
-                children = run_all(build_qdq(network, ranges, method, scheme), pictures)
+                children = run_all(build_qdq(network, ranges, method, scheme), pictures, bar.update)
                 figures = closeness(parents, children, model, label)
                 rows.append({"method": method, "scheme": scheme, **figures.as_dict()})
-                bar.update(len(pictures))
     return rows
 
 
