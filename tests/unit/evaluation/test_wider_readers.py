@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from facekiln.errors import KilnError
+from facekiln.evaluation import read_rows
 from facekiln.evaluation import read_text as module
 from facekiln.evaluation.detections import Detections, from_predictions, written_boxes
 from facekiln.evaluation.read_any import read_any
@@ -86,7 +87,7 @@ def test_the_first_line_names_the_picture_to_the_port_only(tmp_path: Path) -> No
 
 def test_blocks_and_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BLOCK", 1 << 10)
-    monkeypatch.setattr(module, "_ROWS", 16)
+    monkeypatch.setattr(read_rows, "_ROWS", 16)
     rows = [f"{n} {n + 1} 10 10 {n / 4096:.6f}" for n in range(3000)]
     many = {
         name.replace("txt", "txt"): f"{Path(name).stem}\n3000\n" + "\n".join(rows) + "\n" for name in GOOD

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,14 @@ from numpy.typing import NDArray
 
 from facekiln.errors import KilnError
 from facekiln.evaluation.detections import Detections, aligned, unknown_picture
-from facekiln.evaluation.read_numbers import COLUMNS, MARGIN, numpy_rows, regular_rows, rows_by_line
+from facekiln.evaluation.read_numbers import MARGIN
+from facekiln.evaluation.read_rows import File, Table, block_rows
 from facekiln.evaluation.wider_truth import Truth
 
 Floats = NDArray[np.float64]
 
 # Text is parsed in blocks of this size, which stay in the second-level cache.
 _BLOCK = 1 << 18
-_ROWS = 1 << 18
-
-
-@dataclass(frozen=True)
-class _File:
-    """One file of a block: where its rows lie in the buffer."""
-
-    path: str
-    picture: int
-    declared: int  # the count line's; -1 where there is none
-    start: int
-    stop: int
 
 
 def read_text(folder: Path | str, truth: Truth, *, official: bool = False) -> Detections:
@@ -82,13 +70,11 @@ class _Reader:
 
     def __init__(self, truth: Truth, official: bool) -> None:
         self.truth, self.official = truth, official
-        self.files: list[_File] = []
+        self.files: list[File] = []
         self.pictures: list[int] = []
         self.counts: list[NDArray[np.int64]] = []
         self.declared: list[int] = []
-        # Of one large piece, because pieces as small as a block's cost more to get than to fill.
-        self.table: Floats = np.empty((COLUMNS, _ROWS))
-        self.rows = 0
+        self.table = Table()
         self.malformed: list[str] = []
         self._reserve(2 * _BLOCK)
 
@@ -147,7 +133,7 @@ class _Reader:
         declared = self._declared(line, path)
         if declared is None:
             stop, declared = begin, 0
-        self.files.append(_File(path, picture, declared, begin, stop))
+        self.files.append(File(path, picture, declared, begin, stop))
         self.end = stop
         if stop > _BLOCK:
             self._parse()
@@ -221,73 +207,21 @@ class _Reader:
 
     def _parse(self) -> None:
         """Parse the rows of all files in the buffer, and empty it."""
-        data = np.frombuffer(self.buffer, np.uint8)
-        stops = np.array([file.stop for file in self.files])
-        table, upto = self._rows(data, stops)
-        counts = np.diff(upto, prepend=0)
-        self._append(table)
+        table, counts, malformed = block_rows(self.buffer, self.end, self.files, self.official)
+        self.table.append(table)
         self.counts.append(counts)
+        self.malformed += malformed
         self.pictures += [file.picture for file in self.files]
         self.declared += [file.declared for file in self.files]
-        del data
         self.files.clear()
         self.end = MARGIN
-
-    def _append(self, table: Floats) -> None:
-        end = self.rows + table.shape[1]
-        if end > self.table.shape[1]:
-            larger = np.empty((COLUMNS, max(4 * self.table.shape[1], end)))
-            larger[:, : self.rows] = self.table[:, : self.rows]
-            self.table = larger
-        self.table[:, self.rows : end] = table
-        self.rows = end
-
-    def _rows(self, data: NDArray[np.uint8], stops: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
-        """Return the numbers of the buffer, and how many rows there are up to the end of each file."""
-        regular = regular_rows(data, MARGIN, self.end)
-        if regular is not None:
-            table, lines = regular
-            return table, np.searchsorted(lines, stops, side="left")
-        text = bytes(self.view[MARGIN : self.end])
-        plain = numpy_rows(text)
-        if plain is not None:
-            table, upto = plain
-            newlines = np.flatnonzero(np.frombuffer(text, np.uint8) == 10) + MARGIN
-            return table, np.concatenate([[0], upto])[np.searchsorted(newlines, stops, side="left")]
-        rows: list[list[float]] = []
-        counts = []
-        for file in self.files:
-            found = self._file_rows(file)
-            rows += found
-            counts.append(len(found))
-        return np.array(rows).reshape(-1, COLUMNS).T.copy(), np.cumsum(counts)
-
-    def _file_rows(self, file: _File) -> list[list[float]]:
-        text = bytes(self.view[file.start : file.stop]).decode("utf-8", "replace")
-        rows, wrong = rows_by_line(text)
-        if wrong is None:
-            return rows
-        number, what, value = wrong
-        if self.official:
-            # The tool reads as many lines as it was told to; what follows does it no harm.
-            if len(rows) >= file.declared:
-                return rows
-            self.malformed.append(file.path)
-            return []
-        raise KilnError(
-            what,
-            file=file.path,
-            where=f"line {number + 2}",
-            value=repr(value[:60]),
-            hint="rows are `x y width height score`, separated by blanks",
-        )
 
     def finish(self, folder: Path | str) -> Detections:
         """Return all detections in the order of the truth."""
         if self.files:
             self._parse()
         counts = np.concatenate([np.zeros(0, np.int64), *self.counts])
-        table = self.table[:, : self.rows]
+        table = self.table.rows()
         declared = np.array(self.declared, np.int64)
         if self.official:
             table, counts = self._obeyed(table, counts, declared)
