@@ -24,6 +24,7 @@ REQUIRED = (
 )
 OPTIONAL = {
     "MNN": "the second Caffe reader in parity reports; pip install -e .[dev]",
+    "pyarrow": "Parquet files of detections; pip install -e .[parquet]",
     "ncnn": "runs and proves what is made for ncnn; pip install -e .[ncnn]",
     "pnnx": "converts ONNX for ncnn; pip install -e .[ncnn]",
 }
