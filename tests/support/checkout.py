@@ -93,6 +93,7 @@ def copy_checkout(root: Path, folder: Path) -> Checkout:
     # A network of a few steps finds no faces worth comparing; the float gates stay as they are.
     for kind in ("int16", "int8"):
         main["parity"]["gates"][kind] = {"cosine": 0.5, "faces": {"found": 0, "invented": 1, "mean_iou": 0}}
+    main["gates"]["golden"] = {"scenes": 1, "warn": 0, "stop": 0}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(main))
     return checkout
 

@@ -12,6 +12,8 @@ scattergather:
 rule predict_shard:
     input:
         unpack(checked(PREDICTIONS.files)),
+        # Stops an artifact that finds nothing before a long run; a new verdict predicts nothing again.
+        golden=ancient("results/gates/golden/{artifact}.json"),
     output:
         temp(
             directory(
