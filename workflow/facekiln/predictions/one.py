@@ -89,14 +89,14 @@ class OnePicture:
         assert isinstance(how, Fit)
         outputs = self._run(fitted, prepared.sample)
         self._look(outputs)
-        faces = faces_from_outputs(outputs, self.model, fitted.shape[:2], self.inference.decode)
-        faces = how.back(faces)
+        scale = (how.x_scale, how.y_scale)
+        faces = faces_from_outputs(outputs, self.model, fitted.shape[:2], self.inference.decode, scale)
         return Predictions(
             images=(prepared.sample.source,),
             counts=np.array([len(faces)], np.int64),
-            boxes=np.ascontiguousarray(faces.boxes, np.float32),
+            boxes=faces.boxes,
             scores=faces.scores,
-            points=faces.landmarks.astype(np.float32) if faces.landmarks.shape[1] else None,
+            points=faces.landmarks if faces.landmarks.shape[1] else None,
             pose=None,
             meta={},
         )

@@ -42,6 +42,7 @@ def faces_from_outputs(
     model: Model,
     size: tuple[int, int],
     decode: Decode | None = None,
+    scale: tuple[float, float] = (1.0, 1.0),
 ) -> Faces:
     """Turn a detector's outputs for one picture into faces.
 
@@ -54,9 +55,11 @@ def faces_from_outputs(
         model: its priors, variances and output names.
         size: (height, width) of the network's input, pixels.
         decode: thresholds; the model's own where None.
+        scale: (x, y) pixels of the network's input per pixel of the picture, as `Fit` has them. Boxes come
+            to the picture before NMS, as in the reference scripts: with `extent` 1 it is not the same after.
 
     Returns:
-        Faces in pixels of the network's input.
+        Faces in pixels of the network's input; with `scale`, of the picture.
 
     Raises:
         KilnError: the model has no priors, an output is missing, or their lengths do not fit the priors.
@@ -73,16 +76,16 @@ def faces_from_outputs(
     best = np.argsort(-scores[candidates], kind="stable")[: decode.top_k]
     chosen = candidates[best]
     pixels = np.array([size[1], size[0]], np.float32)
-    boxes = decode_boxes(by_role["boxes"][chosen], priors[chosen], model.priors.variances) * np.tile(
-        pixels, 2
-    )
+    per_pixel = np.array(scale, np.float32)
+    shares = decode_boxes(by_role["boxes"][chosen], priors[chosen], model.priors.variances)
+    boxes = shares * np.tile(pixels, 2) / np.tile(per_pixel, 2)
     finite = np.isfinite(boxes).all(axis=1)
     chosen, boxes = chosen[finite], boxes[finite]
-    epsilon = decode.epsilon * size[0] * size[1]
+    epsilon = decode.epsilon * size[0] * size[1] / (scale[0] * scale[1])
     kept = nms(boxes, scores[chosen], decode.nms_iou, decode.extent, epsilon)[: decode.keep]
     faces = chosen[kept]
     offsets = by_role["landmarks"][faces] if "landmarks" in by_role else np.zeros((len(faces), 0), np.float32)
-    points = decode_landmarks(offsets, priors[faces], model.priors.variances) * pixels
+    points = decode_landmarks(offsets, priors[faces], model.priors.variances) * pixels / per_pixel
     return Faces(boxes[kept].astype(np.float32), scores[faces].astype(np.float32), points.astype(np.float32))
 
 
