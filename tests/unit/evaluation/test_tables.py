@@ -208,6 +208,18 @@ def test_tables_tell_marks_drops_and_comparability(evaluations: list[Evaluation]
     assert "src=" not in page
 
 
+def test_a_simulation_is_marked(tmp_path: Path) -> None:
+    simulated = _write(
+        tmp_path / "t.json",
+        artifact="tengine/retinaface_640_int8.tmfile",
+        precision="int8",
+        backend="tengine-simulation",
+    )
+    markdown = to_markdown([make_table([read_evaluation(simulated)], [])])
+    assert "tengine-simulation **SIMULATED**" in markdown
+    assert "SIMULATED: a real file" in markdown
+
+
 def test_the_command_writes_and_refuses(
     tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

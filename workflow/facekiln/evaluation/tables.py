@@ -37,7 +37,7 @@ class Row:
         subject = self.evaluation.subject
         if subject["emulated"]:
             return "EMULATED"
-        return "simulated" if "cmodel" in subject["backend"] else ""
+        return "SIMULATED" if any(word in subject["backend"] for word in ("simulat", "cmodel")) else ""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def _feet(table: Table, notes: Sequence[str]) -> list[str]:
         )
     if any(row.mark == "EMULATED" for row in table.rows):
         feet.append("EMULATED: no vendor tool and no chip made this figure.")
+    if any(row.mark == "SIMULATED" for row in table.rows):
+        feet.append("SIMULATED: a real file, run by a simulation and not by its runtime or chip.")
     return feet + [f"[{index}] {note}" for index, note in enumerate(notes, 1)]
 
 
