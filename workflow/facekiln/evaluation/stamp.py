@@ -78,13 +78,16 @@ class Stamp:
     def words(self) -> str:
         """Return the protocol in words, for a table's foot."""
         size = f"{self.size[0]}x{self.size[1]}" if self.size else "own size"
-        return (
-            f"{self.task} by '{self.evaluator}' {self.evaluator_version} on {self.dataset} "
-            f"({self.images} pictures); {self.resize} {size}, {self.interpolation}; score from "
-            f"{self.score_threshold:g}, NMS {self.nms_iou:g}{' (+1)' if self.extent else ''}, "
-            f"top {self.top_k}, keep {self.keep}; {self.boxes} boxes"
-            f"{f'; {self.settings}' if self.settings else ''}"
-        )
+        told = [f"{self.task} by '{self.evaluator}' {self.evaluator_version} on {self.dataset}"]
+        told[0] += f" ({self.images} pictures)"
+        told.append(f"{self.resize} {size}, {self.interpolation}")
+        if self.task != "landmarks":  # which suppresses nothing
+            suppression = f"NMS {self.nms_iou:g}{' (+1)' if self.extent else ''}"
+            told.append(
+                f"score from {self.score_threshold:g}, {suppression}, top {self.top_k}, keep {self.keep}"
+            )
+            told.append(f"{self.boxes} boxes")
+        return "; ".join([*told, self.settings] if self.settings else told)
 
     def differences(self, other: Stamp) -> dict[str, tuple[Any, Any]]:
         """Return the fields in which two protocols differ, with both values."""
