@@ -26,7 +26,7 @@ def points_of(boxes: np.ndarray) -> np.ndarray:
 
 def matched(boxes: list[list[float]], ignored: np.ndarray = NONE) -> Targets:
     truth = np.array(boxes, np.float64).reshape(-1, 4) / SIDE
-    return match(truth, points_of(truth), ignored / SIDE, GRID, PRIORS.variances, RULE)
+    return match(truth, points_of(truth), ignored / SIDE, GRID, corners(GRID), PRIORS.variances, RULE)
 
 
 face_boxes = st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(12, 60), st.floats(0.7, 1.2)).map(
@@ -94,7 +94,7 @@ def test_a_face_without_landmarks_is_learned_without() -> None:
     boxes = np.array([[20.0, 20, 52, 52], [100, 100, 132, 132]]) / SIDE
     points = points_of(boxes)
     points[1, 3] = np.nan
-    targets = match(boxes, points, NONE, GRID, PRIORS.variances, RULE)
+    targets = match(boxes, points, NONE, GRID, corners(GRID), PRIORS.variances, RULE)
     learned, pointed = targets.labels == FACE, targets.pointed
     assert pointed.any() and (learned & ~pointed).any() and not (pointed & ~learned).any()
     assert np.isfinite(targets.landms).all()

@@ -110,8 +110,8 @@ def _resample(
     edges = max(0, -y), max(0, y + down - height), max(0, -x), max(0, x + across - width)
     if any(edges):
         inside = np.asarray(cv2.copyMakeBorder(inside, *edges, cv2.BORDER_CONSTANT), np.uint8)
-    shrinking = across > size[0]
-    how = cv2.INTER_AREA if shrinking and rng.random() < 0.7 else cv2.INTER_LINEAR
+    # The picture is at most twice as large as needed, where linear is good enough and four times as fast.
+    how = cv2.INTER_AREA if across > size[0] and rng.random() < 0.2 else cv2.INTER_LINEAR
     resized = cv2.resize(inside, tuple(size.tolist()), interpolation=how)
     return np.asarray(resized, np.uint8), np.array([x, y]) / by, size / np.array([across, down]) * by
 

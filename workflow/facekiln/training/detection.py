@@ -13,7 +13,7 @@ from facekiln.errors import KilnError
 from facekiln.training.crops import Cut, make_crop
 from facekiln.training.held_out import evaluate
 from facekiln.training.losses import LossWeights, multi_box_loss
-from facekiln.training.matching import Matching, match
+from facekiln.training.matching import Matching, corners, match
 from facekiln.training.pictures import PictureCache
 from facekiln.training.plan import Plan
 from facekiln.training.recipe import Recipe, sorted_range
@@ -64,6 +64,7 @@ class DetectionTask:
         self._validate, self._threshold = recipe.validate, settings["score_threshold"]
         self._kinds = batch_kinds(settings)
         self._priors = [make_priors(model.priors, kind.cut.size) for kind in self._kinds]
+        self._prior_boxes = [corners(priors) for priors in self._priors]
         self._variances = model.priors.variances
         self._matching = Matching(**settings["matching"])
         self._weights = LossWeights(**settings["loss"])
@@ -96,6 +97,7 @@ class DetectionTask:
             crop.landmarks / pixels,
             crop.ignored / np.tile(pixels, 2),
             self._priors[kind],
+            self._prior_boxes[kind],
             self._variances,
             self._matching,
         )

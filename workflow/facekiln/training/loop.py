@@ -53,6 +53,7 @@ class Trainer:
         self.history = History(task.steps)
         self.best = Best()
         self.step = 0
+        self._freeze_at = round((1 - recipe.freeze_norms) * task.steps)
         self._every = recipe.validate.every * (task.epoch_steps if recipe.epochs else 1)
 
     def run(self, saved: StateFile | None = None) -> dict[str, Any]:
@@ -105,9 +106,10 @@ class Trainer:
             KilnError: the loss is no longer a number.
         """
         recipe, step = self.recipe, self.step
-        self.network.train()
-        if step >= round((1 - recipe.freeze_norms) * self.task.steps):
-            _freeze_norms(self.network)
+        if not self.network.training or step == self._freeze_at:
+            self.network.train()
+            if step >= self._freeze_at:
+                _freeze_norms(self.network)
         rate = rate_at(recipe.schedule, step, self.task.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate

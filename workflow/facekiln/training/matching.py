@@ -56,6 +56,7 @@ def match(
     landmarks: NDArray[np.float64],
     ignored: NDArray[np.float64],
     priors: NDArray[np.float32],
+    prior_boxes: NDArray[np.float64],
     variances: tuple[float, float],
     settings: Matching,
 ) -> Targets:
@@ -69,6 +70,7 @@ def match(
         landmarks: [n,5,2], likewise; NaN where a face has none.
         ignored: [m,4], likewise.
         priors: [N,4] centre and side, likewise.
+        prior_boxes: the same as `corners` gives them.
         variances: of centres and sides.
         settings: the overlaps.
     """
@@ -82,7 +84,7 @@ def match(
     if not len(boxes):
         return Targets(labels, loc, landms, pointed)
 
-    overlap = iou_matrix(corners(priors), boxes)
+    overlap = iou_matrix(prior_boxes, boxes)
     face_of, best = overlap.argmax(axis=1), overlap.max(axis=1)
     best_prior = overlap.argmax(axis=0)
     for face, prior in enumerate(best_prior.tolist()):

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,20 +33,20 @@ class PictureCache:
         Args:
             index: the sample's number; equal numbers, equal pictures.
             sample: of which.
-            scale: crop pixels per picture pixel; below 1/2 a JPEG is decoded at a fraction of its size.
+            scale: crop pixels per picture pixel; below 1/2 the picture is a fraction of its size, which a
+                JPEG's decoder gives for less time.
 
         Raises:
             KilnError: the file is missing or not a whole picture.
         """
         # A size is needed to know where in the smaller picture a face lies.
-        known = isinstance(sample.picture, Path) and sample.size is not None
-        shrink = max((by for by in SHRINKS if by * scale <= 1), default=1) if known else 1
+        shrink = max((by for by in SHRINKS if by * scale <= 1), default=1) if sample.size else 1
         key = index, shrink
         with self._lock:
             if key in self._pictures:
                 self._pictures.move_to_end(key)
                 return self._pictures[key]
-        picture = read_image(sample.picture, shrink) if isinstance(sample.picture, Path) else sample.load()
+        picture = _read(sample, shrink)
         with self._lock:
             if key not in self._pictures and picture.nbytes <= self._budget:
                 self._pictures[key] = picture
@@ -53,3 +54,13 @@ class PictureCache:
                 while self._held > self._budget:
                     self._held -= self._pictures.popitem(last=False)[1].nbytes
         return picture
+
+
+def _read(sample: Sample, shrink: int) -> Picture:
+    if isinstance(sample.picture, Path):
+        return read_image(sample.picture, shrink)
+    picture = sample.load()
+    if shrink == 1:
+        return picture
+    height, width = (-(-side // shrink) for side in picture.shape[:2])
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

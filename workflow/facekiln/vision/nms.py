@@ -23,13 +23,19 @@ def iou_matrix(a: Floats, b: Floats, extent: float = 0.0, epsilon: float = 0.0) 
             FACE's evaluator, Pytorch_Retinaface's NMS), 0 for points of the plane.
         epsilon: added to each union (an area).
     """
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(bottom_right - top_left + extent, 0, None).prod(axis=2)
-    area_a = np.clip(a[:, 2:] - a[:, :2] + extent, 0, None).prod(axis=1)
-    area_b = np.clip(b[:, 2:] - b[:, :2] + extent, 0, None).prod(axis=1)
-    union = area_a[:, None] + area_b[None, :] - common + epsilon
+    # A coordinate at a time: numpy is slow along an axis of two.
+    rows, columns = a.T[:, :, None], b.T[:, None, :]
+    common = np.ones((), np.result_type(a, b))
+    for low, high in ((0, 2), (1, 3)):
+        length = np.minimum(rows[high], columns[high]) - np.maximum(rows[low], columns[low]) + extent
+        common = common * np.maximum(length, 0)
+    union = _areas(a, extent)[:, None] + _areas(b, extent) - common + epsilon
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def _areas(boxes: Floats, extent: float) -> Floats:
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] + extent, 0)
+    return np.asarray(sides[:, 0] * sides[:, 1])
 
 
 def nms(
