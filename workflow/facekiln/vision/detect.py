@@ -77,8 +77,10 @@ def faces_from_outputs(
     chosen = candidates[best]
     pixels = np.array([size[1], size[0]], np.float32)
     per_pixel = np.array(scale, np.float32)
-    shares = decode_boxes(by_role["boxes"][chosen], priors[chosen], model.priors.variances)
-    boxes = shares * np.tile(pixels, 2) / np.tile(per_pixel, 2)
+    boxes = decode_boxes(by_role["boxes"][chosen], priors[chosen], model.priors.variances) * np.tile(
+        pixels, 2
+    )
+    boxes /= np.tile(per_pixel, 2)
     finite = np.isfinite(boxes).all(axis=1)
     chosen, boxes = chosen[finite], boxes[finite]
     epsilon = decode.epsilon * size[0] * size[1] / (scale[0] * scale[1])
