@@ -91,7 +91,7 @@ def test_the_report_holds_table_curves_and_verdicts(built: Checkout) -> None:
     (built.folder / "results/report").mkdir()
     built.snakemake("--report", "results/report/index.html", "--", *TARGETS)
     page = (built.folder / "results/report/index.html").read_text()
-    for words in ("accuracy.html", "accuracy.curves.png", "summary.json", "Accuracy of one protocol"):
+    for words in ("accuracy.html", "accuracy.curves.png", "summary.html", "Accuracy of one protocol"):
         assert words in page, words
 
 

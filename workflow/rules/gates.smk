@@ -110,8 +110,9 @@ rule summarise_gates:
     input:
         checked(lambda wc: PLAN.gates()),
     output:
-        report(
-            "results/gates/summary.json",
+        json="results/gates/summary.json",
+        page=report(
+            "results/gates/summary.html",
             caption="../report/gates.rst",
             category="Gates",
             labels={"what": "all verdicts"},
@@ -124,4 +125,4 @@ rule summarise_gates:
     params:
         code=fingerprint("facekiln.evaluation.gates"),
     shell:
-        "facekiln --log {log} gate list --only {input} --output {output}"
+        "facekiln --log {log} gate list --only {input} --output {output.json} --page {output.page}"

@@ -18,6 +18,7 @@ from facekiln.evaluation.gates import (
     skipped,
     stop_if_failed,
     summary,
+    summary_html,
     write_verdict,
 )
 from facekiln.evaluation.stamp import Evaluation, read_evaluation, stamp_of, write_evaluation
@@ -151,8 +152,9 @@ def test_the_list_holds_gates_and_parity_and_exits_accordingly(
     report = tmp_path / "parity/caffe/x.caffemodel.json"
     report.parent.mkdir(parents=True)
     report.write_text(json.dumps(_parity(True)))
-    listed = tmp_path / "gates/summary.json"
-    assert main(["gate", "list", str(tmp_path), "--output", str(listed)]) == 0
+    listed, page = tmp_path / "gates/summary.json", tmp_path / "summary.html"
+    assert main(["gate", "list", str(tmp_path), "--output", str(listed), "--page", str(page)]) == 0
+    assert "a fixed batch" in page.read_text()
     assert json.loads(listed.read_text())["counts"] == {
         "passed": 2,
         "warned": 0,
@@ -167,6 +169,7 @@ def test_the_list_holds_gates_and_parity_and_exits_accordingly(
     assert "opencv faces found 0.5, limit 1" in lines[0]
     assert lines[-1] == "4 gates: 1 failed, 0 warned, 2 passed, 1 skipped"
     assert not json.loads(listed.read_text())["passed"]
+    assert "<b>FAILED</b>" in summary_html(json.loads(listed.read_text()))
 
 
 def test_what_is_no_verdict_is_named(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("folder", type=Path, nargs="?", default=Path("results"))
     listed.add_argument("--only", type=Path, nargs="+", help="these verdicts, not all below the folder")
     listed.add_argument("--output", type=Path, help="write the list as JSON, failed or not")
+    listed.add_argument("--page", type=Path, help="write it as a page for reading, too")
 
 
 def _common(verb: argparse.ArgumentParser) -> None:
@@ -164,8 +165,8 @@ def _pipelines(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> int:
     import sys
 
-    from facekiln.artifact import write_json
-    from facekiln.evaluation.gates import Verdict, read_verdict, read_verdicts, summary
+    from facekiln.artifact import write_json, write_text
+    from facekiln.evaluation.gates import Verdict, read_verdict, read_verdicts, summary, summary_html
     from facekiln.progress import log
 
     found = [read_verdict(path) for path in options.only] if options.only else read_verdicts(options.folder)
@@ -176,6 +177,8 @@ def _list(options: argparse.Namespace) -> int:
     sys.stdout.write(f"{len(found)} gates: {counts}\n")
     if options.output:
         write_json(options.output, whole)
+    if options.page:
+        write_text(options.page, summary_html(whole))
     if not whole["passed"]:
         log.error("%d gates failed", whole["counts"]["failed"])
         return 3

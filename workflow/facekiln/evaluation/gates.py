@@ -13,9 +13,10 @@ from typing import Any
 
 from facekiln.artifact import read_json, write_json
 from facekiln.errors import GateError, KilnError
+from facekiln.evaluation.page import page_html, rich, table_html
 from facekiln.evaluation.stamp import RESULTS, Evaluation
 from facekiln.evaluation.tables import drops, one_protocol
-from facekiln.verdict import FAILED, ORDER, SKIPPED, at_most, worst
+from facekiln.verdict import FAILED, ORDER, SKIPPED, WARNED, at_most, worst
 
 KEYS = ("gate", "subject", "verdict", "value", "limit", "reason")
 
@@ -192,6 +193,20 @@ def summary(verdicts: Iterable[Verdict]) -> dict[str, Any]:
         "passed": not any(item.verdict == FAILED for item in listed),
         "gates": [asdict(item) for item in listed],
     }
+
+
+def summary_html(whole: Mapping[str, Any]) -> str:
+    """Return a `summary` as a page, the worst first."""
+    header = ["verdict", "gate", "subject", "value", "limit", "reason"]
+    rows = []
+    for item in whole["gates"]:
+        loud = item["verdict"] in (WARNED, FAILED)
+        verdict = f"**{item['verdict'].upper()}**" if loud else item["verdict"]
+        mark = " **EMULATED**" if item["emulated"] else ""
+        figures = ["" if item[key] is None else f"{item[key]:.6g}" for key in ("value", "limit")]
+        rows.append([verdict, item["gate"], item["subject"] + mark, *figures, item["reason"]])
+    counts = ", ".join(f"{count} {name}" for name, count in reversed(whole["counts"].items()))
+    return page_html("Gates", [f"<p>{rich(counts)}</p>", table_html(header, rows, ("value", "limit"))])
 
 
 def skipped(gate: str, subject: str, reason: str) -> Verdict:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from facekiln.artifact import write_text
+from facekiln.evaluation.page import page_html, rich, table_html
 from facekiln.evaluation.published import difference
 from facekiln.evaluation.tables import Row, Table
 
@@ -115,38 +115,14 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-_STYLE = (
-    "body{font:14px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
-    "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left}th{background:#f2f2f2}"
-    "td.n{text-align:right;font-variant-numeric:tabular-nums}b{color:#b00}p{max-width:70em}"
-)
-
-
 def to_html(tables: Sequence[Table], title: str = "Accuracy") -> str:
     """Return tables as one page without scripts and without anything loaded from elsewhere."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts = []
     for table in tables:
         header, rows, notes = _cells(table)
-        parts.append("<table><thead><tr>" + "".join(f"<th>{_rich(name)}</th>" for name in header))
-        parts.append("</tr></thead><tbody>")
-        for cells in rows:
-            marked = (
-                f'<td class="n">{_rich(cell)}</td>' if name in table.figures else f"<td>{_rich(cell)}</td>"
-                for name, cell in zip(header, cells, strict=True)
-            )
-            parts.append(f"<tr>{''.join(marked)}</tr>")
-        parts.append("</tbody></table>")
-        parts += [f"<p>{_rich(foot)}</p>" for foot in _feet(table, notes)]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
-def _rich(text: str) -> str:
-    """Escape a cell, with the two marks of Markdown that cells have."""
-    parts = html.escape(text).replace("`", "").split("**")
-    return "".join(f"<b>{part}</b>" if index % 2 else part for index, part in enumerate(parts))
+        parts.append(table_html(header, rows, numeric=table.figures))
+        parts += [f"<p>{rich(foot)}</p>" for foot in _feet(table, notes)]
+    return page_html(title, parts)
 
 
 def write_tables(prefix: Path, tables: Sequence[Table], title: str) -> list[Path]:
