@@ -72,6 +72,9 @@ def _write_text(
     names = [PurePosixPath(source).with_suffix(".txt") for source in predictions.images]
     if len(set(names)) < len(names):
         raise KilnError("two pictures differ by their endings only, so text files cannot hold them")
+    for name in names:
+        if name.is_absolute() or ".." in name.parts:
+            raise KilnError("a picture's name leads out of the folder", where=str(name))
     with atomic_folder(output) as folder, progress_bar(len(names), "export", "img") as bar:
         for index, name in enumerate(names):
             rows = table[predictions.starts[index] : predictions.starts[index + 1]]
