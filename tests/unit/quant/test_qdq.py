@@ -166,6 +166,10 @@ def test_closeness_is_the_mean_of_parity_figures(
     assert figures.sqnr_db["points"] == pytest.approx(np.mean([row.sqnr_db for row in rows]))
     assert figures.least_sqnr() == figures.sqnr_db["points"]
     assert figures.faces == {}
+    # The output is x and y of points, shares of 16 pixels.
+    apart = np.stack([b["points"] - a["points"] for a, b in zip(parents, children, strict=True)])
+    moved = 16 * np.linalg.norm(apart.reshape(-1, 2), axis=1)
+    assert figures.points == pytest.approx({"mean_px": moved.mean(), "worst_px": moved.max()}, rel=1e-4)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -93,7 +93,7 @@ def test_the_report_has_a_row_per_layer(
 ) -> None:
     layers = sensitivity(network, ranges, pictures[:1], model, "16", method="kl", scheme="symmetric")
     table = sensitivity_csv(layers).splitlines()
-    assert table[0] == "node,op,tensor,sqnr_db points,cosine points"
+    assert table[0] == ("node,op,tensor,sqnr_db points,cosine points,points mean_px,points worst_px")
     assert len(table) == 1 + 1 + len(NODES) and table[1].startswith(WHOLE)
     draw_sensitivity(layers, tmp_path / "a.png", "title")
     draw_sensitivity(layers, tmp_path / "b.png", "title")

@@ -90,7 +90,7 @@ def _verb(verbs: Any, name: str, run: Any, summary: str, example: str) -> argpar
 
 def _add_scheme(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranges", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--method", choices=METHODS, default="percentile")
+    parser.add_argument("--method", choices=METHODS, default="kl")
     parser.add_argument(
         "--scheme", choices=SCHEMES, default="asymmetric", help="of activations; weights are symmetric"
     )

@@ -19,6 +19,7 @@ from facekiln.quant.ranges import Ranges
 from facekiln.quant.run import Arrays, Session
 from facekiln.quant.thresholds import METHODS
 from facekiln.vision.detect import Faces, faces_from_outputs
+from facekiln.vision.landmarks import Square, landmarks_from_outputs
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,15 @@ class Closeness:
         cosine: per output, mean over pictures.
         faces: agreement of faces (see `parity.agreement.Agreement`); empty for a landmark model.
         shift: largest difference of an output value over the output's scale, mean over pictures, per output.
+        points: of a landmark model, `mean_px` over all points and `worst_px` of any, in pixels of the
+            network's input; empty for a detector.
     """
 
     sqnr_db: Mapping[str, float]
     cosine: Mapping[str, float]
     shift: Mapping[str, float]
     faces: Mapping[str, float]
+    points: Mapping[str, float]
 
     def least_sqnr(self) -> float:
         """Return the smallest SQNR of all outputs, dB."""
@@ -48,6 +52,7 @@ class Closeness:
             "cosine": {name: round(value, 7) for name, value in self.cosine.items()},
             "shift": {name: round(value, 7) for name, value in self.shift.items()},
             "faces": {name: round(value, 6) for name, value in self.faces.items()},
+            "points": {name: round(value, 5) for name, value in self.points.items()},
         }
 
 
@@ -82,7 +87,20 @@ def closeness(parents: Sequence[Arrays], children: Sequence[Arrays], model: Mode
         cosine={name: float(np.mean([one.cosine for one in row])) for name, row in figures.items()},
         shift={name: float(np.mean([one.max_rel for one in row])) for name, row in figures.items()},
         faces=faces,
+        points=_points(parents, children, model, label) if model.crop else {},
     )
+
+
+def _points(
+    parents: Sequence[Arrays], children: Sequence[Arrays], model: Model, label: str
+) -> dict[str, float]:
+    """Return how far landmarks moved, in pixels of the network's input (outputs are shares of it)."""
+    moved = []
+    for parent, child in zip(parents, children, strict=True):
+        one, other = (landmarks_from_outputs(outputs, model, Square(0, 0, 1)) for outputs in (parent, child))
+        apart = other.points - one.points
+        moved.append(np.linalg.norm(apart * np.array(model.size(label)[::-1]), axis=1))
+    return {"mean_px": float(np.mean(moved)), "worst_px": float(np.max(moved))}
 
 
 def run_all(
@@ -143,6 +161,8 @@ def methods_text(rows: Sequence[Mapping[str, Any]]) -> str:
         found = (
             f"  found {faces['found']:.3f}, invented {faces['invented']:.3f}, IoU {faces['mean_iou']:.3f}"
             if faces
+            else "  points moved {mean_px:.2f} px, worst {worst_px:.2f} px".format(**row["points"])
+            if row["points"]
             else ""
         )
         lines.append(f"  {row['scheme']:<10} {row['method']:<10} {outputs}{found}")

@@ -18,12 +18,14 @@ def sensitivity_csv(layers: Sequence[Layer]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     outputs, faces = list(layers[0].closeness.sqnr_db), list(layers[0].closeness.faces)
+    points = list(layers[0].closeness.points)
     rows.writerow(
         [
             *("node", "op", "tensor"),
             *(f"sqnr_db {name}" for name in outputs),
             *(f"cosine {name}" for name in outputs),
             *(f"faces {name}" for name in faces),
+            *(f"points {name}" for name in points),
         ]
     )
     for layer in layers:
@@ -34,6 +36,7 @@ def sensitivity_csv(layers: Sequence[Layer]) -> str:
                 *(f"{figures.sqnr_db[name]:.2f}" for name in outputs),
                 *(f"{figures.cosine[name]:.6f}" for name in outputs),
                 *(f"{figures.faces[name]:.4f}" for name in faces),
+                *(f"{figures.points[name]:.4f}" for name in points),
             ]
         )
     return text.getvalue()
@@ -74,13 +77,13 @@ def _short(name: str, most: int = 46) -> str:
 
 def sensitivity_text(layers: Sequence[Layer], most: int = 10) -> str:
     """Return the worst layers for a person."""
-    lines = [f"  {'least dB':>8}  {'found':>6} {'invented':>8} {'IoU':>6}  layer (SIMULATED int8)"]
+    lines = ["  least dB  layer (SIMULATED int8)"]
     for layer in layers[: most + 1]:
-        faces = layer.closeness.faces
-        figures = (
-            f"{faces['found']:6.3f} {faces['invented']:8.3f} {faces['mean_iou']:6.3f}"
-            if faces
-            else f"{'':6} {'':8} {'':6}"
-        )
-        lines.append(f"  {layer.closeness.least_sqnr():8.2f}  {figures}  {layer.node}")
+        faces, points = layer.closeness.faces, layer.closeness.points
+        effect = ""
+        if faces:
+            effect = "  found {found:.3f}, invented {invented:.3f}, IoU {mean_iou:.3f}".format(**faces)
+        if points:
+            effect = "  points moved {mean_px:.2f} px, worst {worst_px:.2f} px".format(**points)
+        lines.append(f"  {layer.closeness.least_sqnr():8.2f}  {layer.node:<48}{effect}")
     return "\n".join(lines)
