@@ -139,4 +139,4 @@ def test_an_artifact_that_finds_nothing_is_not_predicted(built: Checkout) -> Non
 def test_an_unknown_table_is_answered_with_the_known(built: Checkout) -> None:
     done = built.snakemake("-n", "--", "results/tables/acuracy.md", check=False)
     assert done.returncode != 0
-    assert "accuracy" in done.stdout + done.stderr
+    assert "unknown table 'acuracy'; did you mean 'accuracy'?" in done.stdout + done.stderr

@@ -22,7 +22,7 @@ rule make_accuracy_table:
         ENVIRONMENT
     params:
         code=fingerprint("facekiln.evaluation.tables_text"),
-        title=lambda wc: PLAN.title_of(wc.table),
+        title=checked(lambda wc: PLAN.title_of(wc.table)),
     shell:
         "facekiln --log {log} table accuracy {input} --title {params.title:q}"
         " --output results/tables/{wildcards.table}"
