@@ -1,8 +1,8 @@
 """Published weights give the reference figures on 183 WIDER FACE pictures, through our own pipeline.
 
 The pictures are the first, middle and last of each of the 61 events of the validation set. The figures are
-of Ultra-Light-Fast-Generic-Face-Detector-1MB's own script (evaluation_on_widerface.py, dffdddd) and the Python
-port of the official evaluation, on CPU; torch and ONNX Runtime gave the same.
+those of Ultra-Light-Fast-Generic-Face-Detector-1MB's evaluation_on_widerface.py (dffdddd) and the Python port
+of the official evaluation, on CPU; torch and ONNX Runtime gave the same.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def predict(
     """
     dataset = open_dataset(declared)
     indices = shard.of(len(dataset))
-    stage = _open(artifact, model, config, backend)
+    stage = open_for(artifact, model, config, backend)
     meta = {
         "model": model.name,
         "artifact": below_results(artifact),
@@ -106,7 +106,8 @@ def _run_all(one: OnePicture, dataset: Dataset, indices: range, partial: Partial
         log.warning("%d faces have no box to cut a square around; their points are NaN", one.lost)
 
 
-def _open(artifact: Path, model: Model, config: Config, backend: str) -> Stage:
+def open_for(artifact: Path, model: Model, config: Config, backend: str) -> Stage:
+    """Open an artifact in a backend, with two threads (see `facekiln.parity.executors.open_stage`)."""
     if BACKENDS[backend].packages == ("torch",):
         # Read when OpenMP loads. Its threads spin at every layer's end, against the thread that reads
         # pictures and whatever else runs here: 500 to 1200 ms per picture on a busy machine, not 24.
