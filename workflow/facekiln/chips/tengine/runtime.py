@@ -108,7 +108,8 @@ def run(
 def _child(arguments: list[str], tmfile: Path) -> str:
     # -P: the script's folder holds an `inspect` of ours, which is not Python's.
     command = [sys.executable, "-P", str(Path(runtime_child.__file__).resolve()), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": arguments[3]}
+    # Passive: threads that spin while they wait stand still for minutes on a busy machine.
+    environment = {**os.environ, "OMP_NUM_THREADS": arguments[3], "OMP_WAIT_POLICY": "passive"}
     try:
         done = subprocess.run(
             command,
