@@ -2,11 +2,11 @@
 
     python benchmarks/bench_predict.py --results results --model retinaface --size 640 [--images FOLDER]
 
-The bare loop is what one would write without us: cv2.imread, cv2.resize, subtract the mean, `session.run` with
-two threads and default options; it finds no faces. Ours reads, checks, resizes, runs, decodes and suppresses at
-score 0.02, on the same files. Every turn runs all pictures through each loop in turn, so that whatever else the
-machine does meets all of them; the ratio is the median over the turns. Artifacts that are not below the results
-folder are left out.
+The bare loop is what one would write without us: cv2.imread, cv2.resize, subtract the mean, `session.run`
+with two threads and default options; it finds no faces. Ours reads, checks, resizes, runs, decodes and
+suppresses at score 0.02, on the same files. Every turn runs all pictures through each loop in turn, so that
+whatever else the machine does meets all of them; the ratio is the median over the turns. Artifacts that are
+not below the results folder are left out.
 """
 
 from __future__ import annotations

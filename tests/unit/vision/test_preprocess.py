@@ -1,5 +1,6 @@
 """Preprocessing happens once, in the declared order, and fitting is undone exactly."""
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -13,8 +14,8 @@ from facekiln.errors import KilnError
 from facekiln.vision.detect import Faces
 from facekiln.vision.preprocess import (
     FIXED_POLICIES,
-    INTERPOLATIONS,
     Resize,
+    Unrounded,
     fit,
     pad_to_multiple,
     to_tensor,
@@ -198,7 +199,7 @@ def test_interpolation_is_areas_when_shrinking_or_bilinear_always() -> None:
         for name, flag in (("auto", cv2.INTER_AREA), ("linear", cv2.INTER_LINEAR)):
             fitted, _ = fit(image, (240, 320), policy, name)
             assert np.array_equal(fitted, cv2.resize(image, (320, 240), interpolation=flag)), (policy, name)
-        larger = [fit(image, (960, 1280), policy, name)[0] for name in INTERPOLATIONS]
+        larger = [fit(image, (960, 1280), policy, name)[0] for name in ("auto", "linear")]
         assert np.array_equal(*larger)
 
 
@@ -243,3 +244,32 @@ def test_tensor_has_the_bits_of_the_formula(
 def test_a_picture_that_is_a_view_is_read_rightly() -> None:
     image = picture(20, 30)
     assert np.array_equal(to_tensor(image[::2, 5:20:3], BGR), to_tensor(image[::2, 5:20:3].copy(), BGR))
+
+
+def test_linear_float_resamples_without_rounding() -> None:
+    """Reference scripts resize float32 pictures; such a picture is told from a normalised one."""
+    image = picture(90, 120)
+    for how in (
+        Resize("long_side", side=64, interpolation="linear_float"),
+        Resize("stretch", (32, 40), interpolation="linear_float"),
+        Resize("letterbox", (32, 48), interpolation="linear_float"),
+    ):
+        fitted, back = how(image)
+        plain, other = replace(how, interpolation="linear")(image)
+        assert isinstance(fitted, Unrounded)
+        assert back == other
+        assert fitted.shape == plain.shape
+        assert (np.asarray(fitted) != np.round(fitted)).any()
+        # OpenCV's whole-number bilinear has 11 bits of fraction.
+        assert np.abs(np.asarray(fitted) - plain).max() < 1.01
+        tensor = to_tensor(fitted, RGB)
+        assert type(tensor) is np.ndarray
+        wanted = (np.asarray(fitted)[..., ::-1] - np.float32(RGB.mean)) * np.float32(RGB.scale)
+        assert np.array_equal(tensor[0], wanted.transpose(2, 0, 1))
+    with pytest.raises(KilnError, match="not a picture"):
+        to_tensor(np.asarray(fitted), RGB)
+
+
+def test_linear_float_leaves_a_picture_of_the_right_size_as_it_is() -> None:
+    image = picture(8, 8)
+    assert Resize("stretch", (8, 8), interpolation="linear_float")(image)[0] is image

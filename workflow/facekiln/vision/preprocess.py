@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ Picture = NDArray[np.uint8]
 # All networks are built for one size but checkpoints, which take any: only they take the second group.
 FIXED_POLICIES = ("letterbox", "stretch")
 FREE_POLICIES = ("original", "long_side", "short_side")
-INTERPOLATIONS = ("auto", "linear")
+INTERPOLATIONS = ("auto", "linear", "linear_float")
 _NEEDS: dict[str, tuple[str, ...]] = {
     "letterbox": ("size",),
     "stretch": ("size",),
@@ -24,6 +25,13 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "long_side": ("side",),
     "short_side": ("side", "longest"),
 }
+
+
+class Unrounded(np.ndarray[Any, np.dtype[np.float32]]):
+    """A picture that was resampled without rounding: float32 BGR [H, W, 3], 0..255, not normalised.
+
+    A class of its own tells it from a picture that is normalised already.
+    """
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,9 @@ class Resize:
         side: pixels, see `policy`.
         longest: pixels, see `policy`.
         interpolation: `auto`, areas are averaged when shrinking, so that small faces do not alias away, and
-            enlarging is bilinear; `linear` is bilinear always, as the reference scripts are.
+            enlarging is bilinear; `linear` is bilinear always, as the reference scripts are; `linear_float`
+            does not round the result to whole values either, as those that resize float32 pictures
+            (Pytorch_Retinaface, Face-Detector-1MB-with-landmark), and gives `Unrounded` pictures.
     """
 
     policy: str
@@ -109,9 +119,10 @@ class Resize:
             min(self.size[0], max(1, round(height * ratio))),
             min(self.size[1], max(1, round(width * ratio))),
         )
-        fitted = np.zeros((*self.size, 3), dtype=np.uint8)
-        fitted[: inner[0], : inner[1]] = _resize(image, inner, self.interpolation)
-        return fitted, Fit(inner[1] / width, inner[0] / height)
+        scaled = _resize(image, inner, self.interpolation)
+        fitted = np.zeros((*self.size, 3), dtype=scaled.dtype)
+        fitted[: inner[0], : inner[1]] = scaled
+        return _picture(fitted), Fit(inner[1] / width, inner[0] / height)
 
     def _scaled(self, image: Picture) -> tuple[Picture, Fit]:
         """Scale both axes by one ratio; pixels are resampled by it exactly, whatever the size rounds to."""
@@ -126,8 +137,9 @@ class Resize:
         if round(ratio * short) < 1:
             raise KilnError(f"the picture is too thin for {self}", value=f"{short} by {long}")
         how = _flag(self.interpolation, ratio < 1)
-        scaled = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=how)
-        return scaled.astype(np.uint8, copy=False), Fit(ratio, ratio)
+        values = image.astype(np.float32) if self.interpolation == "linear_float" else image
+        scaled = cv2.resize(values, None, fx=ratio, fy=ratio, interpolation=how)
+        return _picture(scaled), Fit(ratio, ratio)
 
 
 def fit(
@@ -161,7 +173,8 @@ def pad_to_multiple(image: Picture, multiple: int) -> Picture:
 
 def _check(image: Picture) -> None:
     # A picture that was normalised before it came here would be normalised twice, and quietly find nothing.
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+    right = np.float32 if isinstance(image, Unrounded) else np.uint8
+    if image.dtype != right or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise KilnError("not a picture", value=f"{image.dtype} {list(image.shape)}", limit="uint8 [H, W, 3]")
 
 
@@ -172,24 +185,30 @@ def _flag(interpolation: str, shrinking: bool) -> int:
 def _resize(image: Picture, size: tuple[int, int], interpolation: str) -> Picture:
     shrinking = size[0] * size[1] < image.shape[0] * image.shape[1]
     how = _flag(interpolation, shrinking)
-    return cv2.resize(image, (size[1], size[0]), interpolation=how).astype(np.uint8, copy=False)
+    values = image.astype(np.float32) if interpolation == "linear_float" else image
+    return _picture(cv2.resize(values, (size[1], size[0]), interpolation=how))
+
+
+def _picture(values: Any) -> Picture:
+    """Mark float32 values as a picture; uint8 ones are one."""
+    return values.view(Unrounded) if values.dtype == np.float32 else values
 
 
 def to_tensor(image: Picture, declared: Input) -> NDArray[np.float32]:
     """Return a fitted picture as the network takes it.
 
     Args:
-        image: uint8 BGR [H, W, 3].
+        image: uint8 BGR [H, W, 3], or `Unrounded`.
         declared: the model's `input`: colour order, and mean and scale in that order.
 
     Returns:
         float32 [1, 3, H, W], contiguous.
 
     Raises:
-        KilnError: not uint8 [H, W, 3]: above all a picture that is normalised already.
+        KilnError: not such a picture: above all one that is normalised already.
     """
     _check(image)
-    planes = cv2.split(image)
+    planes = cv2.split(np.asarray(image))
     tensor = np.empty((1, 3, *image.shape[:2]), np.float32)
     # Plane by plane, straight into the tensor: 15 times as fast as arithmetic on the interleaved picture.
     for out, plane, mean, scale in zip(
