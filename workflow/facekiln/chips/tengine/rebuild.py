@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from facekiln.chips.tengine.canvas import Canvas, Shape
 from facekiln.chips.tengine.format import CONST, INT8, UINT8, TmGraph
 from facekiln.chips.tengine.ops import OP_IDS, op_name
-from facekiln.chips.tengine.rebuild_ops import REBUILDERS, Canvas, Shape
+from facekiln.chips.tengine.rebuild_ops import REBUILDERS
 from facekiln.chips.tengine.validate import node_label
 from facekiln.errors import KilnError
 
