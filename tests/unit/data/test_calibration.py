@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ import yaml
 from facekiln.artifact import read_json, sha256_of, write_json
 from facekiln.config import Model, load_config
 from facekiln.data.calibration import check_calibration, make_calibration
+from facekiln.data.calibration_pool import drawn_sample
 from facekiln.data.calibration_rule import choice_options, sets_digest
 from facekiln.data.calibration_sheet import draw_sheet
+from facekiln.data.procedural import Scene
 from facekiln.errors import KilnError
 from facekiln.vision.image import read_image, write_image
 
@@ -148,6 +151,20 @@ def test_near_duplicates_are_never_chosen(tmp_path: Path, model: Model, photos: 
     assert facts["excluded"]["near"] == 1 and facts["excluded"]["same"] == 0
 
 
+def test_a_large_folder_is_not_read_whole(
+    tmp_path: Path, model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facekiln.data.calibration._LOOK", 2)
+    facts = make(tmp_path / "out", model, photos, count=3)
+    assert facts["looked_at"] == 6 and facts["count"] == 3
+    shutil.copytree(photos, tmp_path / "eval")
+    for index in range(9, 12):
+        (tmp_path / f"eval/{index:02d}.png").unlink()
+    # Refused pictures do not use up what may be looked at: the three that are left are found.
+    facts = make(tmp_path / "out", model, photos, count=3, exclude=[str(tmp_path / "eval")])
+    assert {item["from"] for item in facts["pictures"]} == {"09.png", "10.png", "11.png"}
+
+
 def test_repeated_files_are_chosen_once(tmp_path: Path, model: Model, photos: Path) -> None:
     shutil.copy(photos / "04.png", photos / "copy.png")
     facts = make(tmp_path / "out", model, photos, count=13)
@@ -205,6 +222,13 @@ def test_a_landmark_model_gets_crops(root: Path, tmp_path: Path, config: Path, s
         whole = read_image(tmp_path / "photos" / large["from"])
         expected = cv2.resize(whole[5:45, 4:44], (112, 112), interpolation=cv2.INTER_LINEAR)
         assert np.array_equal(read_image(tmp_path / "out" / large["path"]), expected)
+
+
+def test_a_large_pool_of_drawn_scenes_holds_no_pictures() -> None:
+    samples = [drawn_sample(index, 1, (64, 64), None) for index in range(6)]
+    scenes = [item for item in gc.get_objects() if isinstance(item, Scene) and item.image.shape[0] == 64]
+    assert len(scenes) <= 2
+    assert np.array_equal(samples[0].load(), drawn_sample(0, 1, (64, 64), None).load())
 
 
 def test_check_finds_every_kind_of_fault(tmp_path: Path, model: Model, photos: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from facekiln.data.calibration_rule import DATASET
 from facekiln.data.declared import Declared, load_datasets, open_dataset
 from facekiln.data.near import fingerprint
 from facekiln.data.pictures import PROCEDURAL, picture_names
-from facekiln.data.procedural import Style, draw_scene, scene_seed
+from facekiln.data.procedural import Scene, Style, draw_scene, scene_seed
 from facekiln.data.procedural_set import scene_sample
 from facekiln.data.sample import Listing, Sample, sample_of
 from facekiln.errors import KilnError
@@ -90,11 +91,19 @@ def open_source(source: str, config: Path | str = DEFAULT_FOLDER) -> Source:
     return Source(source, "", False, _folder(Path(source)))
 
 
+@functools.lru_cache(maxsize=2)
+def _scene(index: int, seed: int, size: tuple[int, int], style: Style | None) -> Scene:
+    return draw_scene(scene_seed("pictures", seed, index), size, style)
+
+
 def drawn_sample(index: int, seed: int, size: tuple[int, int], crop: Crop | None) -> Sample:
-    """Draw one scene: at `size`, or with one face to be cut out where a landmark model's crop is meant."""
+    """Draw one scene: at `size`, or with one face to be cut out where a landmark model's crop is meant.
+
+    The picture is drawn again when it is wanted later, so that a large pool holds none.
+    """
     shape, style = (_CROP_SIZE, _CROP_STYLE) if crop else (size, None)
-    scene = draw_scene(scene_seed("pictures", seed, index), shape, style)
-    return scene_sample(f"{PROCEDURAL}_{seed}_{index:04d}", scene)
+    sample = scene_sample(f"{PROCEDURAL}_{seed}_{index:04d}", _scene(index, seed, shape, style))
+    return replace(sample, picture=lambda: _scene(index, seed, shape, style).image)
 
 
 def samples_in_order(
