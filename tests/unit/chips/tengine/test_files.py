@@ -336,6 +336,33 @@ def test_a_tool_that_writes_nothing_or_rubbish(
 
 
 @pytest.mark.published
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+def test_quant_tool_gets_the_models_preprocessing(
+    rfb: Path, config: Config, settings: TengineSettings, tmp_path: Path, colour: str
+) -> None:
+    # Its defaults (Caffe's mean, scale 1, 224 x 224) have broken users' networks; -w and -s follow the swap.
+    from facekiln.chips.tengine.build_file import convert_file
+    from facekiln.chips.tengine.quantise_file import Calibration, quantise_file
+    from facekiln.vision.image import write_image
+
+    model = config.model("ulfd_rfb_320")
+    model = replace(model, input=replace(model.input, colour=colour, mean=(1, 2, 3)))
+    real, told = tmp_path / "rfb.tmfile", tmp_path / "told"
+    convert_file(rfb, model, "320", settings, real)
+    (tmp_path / "list.txt").write_text("0.png\n")
+    write_image(tmp_path / "0.png", np.zeros((240, 320, 3), np.uint8))
+    tool = _script(tmp_path / "quant_tool", f'echo "$@" > {told}; ls images >> {told}; exit 9')
+    found = _tools(settings, mode="local", quant_int8=(tool,))
+    with pytest.raises(KilnError, match="exit status 9"):
+        quantise_file(real, "int8", Calibration(tmp_path), model, "320", found, tmp_path / "q.tmfile")
+    words, pictures = told.read_text().splitlines()
+    swap = 1 if colour == "rgb" else 0
+    scale = "0.0078125,0.0078125,0.0078125"
+    expected = f"-m in.tmfile -i images -o out.tmfile -a 0 -g 3,240,320 -w 1,2,3 -s {scale} -b {swap}"
+    assert (words, pictures) == (expected, "00000.png")
+
+
+@pytest.mark.published
 def test_another_size_and_other_outputs_are_refused(
     rfb: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,12 @@ def test_quantised_division_and_deconvolution_are_wrong() -> None:
     assert "TM-KERNEL" in _rules(graph)
 
 
+def test_a_quantised_exponential_is_told() -> None:
+    graph = _graph(UINT8)
+    graph.nodes[4] = Node("r", OP_IDS["Eltwise"], [3], [4], _record("Eltwise", type=12))
+    assert [(f.rule, f.level) for f in validate(graph)] == [("TM-KERNEL", "warning")]
+
+
 def test_parameters_of_windows_and_clips() -> None:
     graph = _graph()
     graph.nodes[4] = Node("r", OP_IDS["Clip"], [3], [4], {"max": 0.0, "min": 6.0})

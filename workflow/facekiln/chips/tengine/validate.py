@@ -240,6 +240,10 @@ def _quantised_node(graph: TmGraph, node: Node, where: str) -> Iterator[Finding]
         yield _error("TM-KERNEL", where, "quant tools scale its weights along the input channels")
     if name == "Eltwise" and node.params["type"] == ELTWISE["div"]:
         yield _error("TM-KERNEL", where, "a quantised division is wrong up to the full range")
+    if name == "Eltwise" and node.params["type"] == ELTWISE["exp"]:
+        yield _warning(
+            "TM-KERNEL", where, "a quantised exponential is off by several steps: leave it to the host"
+        )
     if name == "PReLU" and len(node.inputs) > 1 and graph.tensors[node.inputs[1]].dtype != FP16:
         yield _error("TM-PRELU", where, "slopes of quantised files are fp16")
     yield from _records_that_differ(graph, node, where)
