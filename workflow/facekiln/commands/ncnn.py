@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method", choices=("minmax", "percentile", "kl", "mse"), help="instead of the config's"
     )
     quantise.add_argument(
-        "--keep-float", nargs="*", metavar="LAYER", help="layers, or `heads`, instead of the config's"
+        "--keep-float", nargs="*", metavar="LAYER", help="layers, `stem` or `heads`, instead of the config's"
     )
     _common_arguments(quantise)
 

@@ -47,10 +47,14 @@ class NcnnStage:
         """See `Stage.trace`; blobs that are int8 are brought back to their scale."""
         net = NcnnNet(self._path, threads=self._threads, keep_all=True)
         values = net.trace(self._feeds(picture))
+        scales: dict[str, np.float32] = {}
         for layer in net.model.graph:
             top = net.model.blob(layer.name, "top_scale")
             if int8_term(layer) > 100 and top is not None:
-                values[layer.tops[0]] = values[layer.tops[0]] / top.values.astype(np.float32)[0]
+                scales[layer.tops[0]] = top.values.astype(np.float32)[0]
+            elif layer.type == "Split" and layer.bottoms[0] in scales:
+                scales.update(dict.fromkeys(layer.tops, scales[layer.bottoms[0]]))
+        values.update({blob: values[blob] / scale for blob, scale in scales.items()})
         return {name: value[None] for name, value in values.items()}
 
     def name_in_parent(self, tensor: str) -> str | None:

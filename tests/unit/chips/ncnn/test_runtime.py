@@ -81,10 +81,10 @@ def test_our_fp16_storage_is_laid_out_as_pnnxs_and_nearer(onnx_file: Path) -> No
     for name, blobs in ours.items():
         for own, other, real in zip(blobs, theirs[name], model.weights[name], strict=True):
             assert (own.role, own.tag) == (other.role, other.tag)
-            # pnnx cuts where we round, so it may be one step of float16 off, never nearer than ours.
+            # pnnx cuts where we round, and makes denormals zero; so it is never nearer than ours.
             off = [np.abs(one.values.astype(np.float64) - real.values) for one in (own, other)]
             assert (off[0] <= off[1]).all()
-            assert (off[1] <= np.abs(real.values) * 2**-10 + 2**-24).all()
+            assert (off[1] <= np.abs(real.values) * 2**-10 + 2**-14).all()
 
 
 def test_every_layer_finds_its_node_and_its_tensor(

@@ -17,7 +17,7 @@ from facekiln.progress import log, progress_bar
 from facekiln.vision.detect import faces_from_outputs
 
 _HINT = (
-    "set quantise.method to minmax or percentile, calibrate on more pictures, or name layers in"
+    "set quantise.method to mse or percentile, calibrate on more pictures, or name layers in"
     " quantise.keep_float; KL on few pictures does this"
 )
 

@@ -28,7 +28,8 @@ from facekiln.errors import GateError, KilnError
 from facekiln.progress import log
 from facekiln.provenance import read_record, tool_versions, write_record
 
-HEADS = "heads"
+HEADS, STEM = "heads", "stem"
+_STEM_LAYERS = 2
 # ncnn rounds in float32 with its own order of factors, so a value between two steps may fall to either side.
 _MOST_STEPS, _MOST_SHARE = 1.0, 0.01
 _MOST_ERROR = 1e-3
@@ -74,7 +75,12 @@ def kept_in_float(graph: Graph, keep: Sequence[str]) -> set[str]:
     names = [layer.name for layer in graph if weighted(layer)]
     kept: set[str] = set()
     for word in keep:
-        kept.update(heads_of(graph) if word == HEADS else [known(word, [*names, HEADS], "layer")])
+        if word == HEADS:
+            kept.update(heads_of(graph))
+        elif word == STEM:
+            kept.update(names[:_STEM_LAYERS])
+        else:
+            kept.add(known(word, [*names, HEADS, STEM], "layer"))
     return kept
 
 

@@ -21,7 +21,7 @@ class QuantiseSettings:
         method: of our ranges: "minmax", "percentile", "kl" or "mse".
         winograd_steps: steps of 3x3 convolutions' weights: 31 as ncnn2table, or 127.
         requantise: convolutions that follow each other hand on int8.
-        keep_float: layers by name, or "heads" for those behind which no other convolution stands.
+        keep_float: layers by name, "stem" for the first two, "heads" for those behind which no other stands.
     """
 
     method: str
