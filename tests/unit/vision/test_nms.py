@@ -93,3 +93,12 @@ def test_epsilon_lowers_the_overlap_of_small_boxes() -> None:
     scores = np.array([0.9, 0.8], np.float32)
     assert nms(boxes, scores, 0.3, 0).tolist() == [0]
     assert nms(boxes, scores, 0.3, 0, 1e-5 * 240 * 320).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("most", [0, 1, 5, 40, 10_000])
+def test_the_most_wanted_are_the_first_of_all(most: int) -> None:
+    rng = np.random.default_rng(most)
+    low = rng.uniform(0, 100, (300, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0, 30, (300, 2))], axis=1)
+    scores = np.round(rng.uniform(size=300), 2)
+    assert nms(boxes, scores, 0.4, most=most).tolist() == nms(boxes, scores, 0.4).tolist()[:most]

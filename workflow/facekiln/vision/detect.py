@@ -84,7 +84,7 @@ def faces_from_outputs(
     finite = np.isfinite(boxes).all(axis=1)
     chosen, boxes = chosen[finite], boxes[finite]
     epsilon = decode.epsilon * size[0] * size[1] / (scale[0] * scale[1])
-    kept = nms(boxes, scores[chosen], decode.nms_iou, decode.extent, epsilon)[: decode.keep]
+    kept = nms(boxes, scores[chosen], decode.nms_iou, decode.extent, epsilon, decode.keep)
     faces = chosen[kept]
     offsets = by_role["landmarks"][faces] if "landmarks" in by_role else np.zeros((len(faces), 0), np.float32)
     points = decode_landmarks(offsets, priors[faces], model.priors.variances) * pixels / per_pixel

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
-# Boxes compared with each other at once: large enough to be quick, small enough for little memory.
-_BLOCK = 128
+# Boxes compared with all others at once: their overlaps with 4000 fit the second-level cache.
+_BLOCK = 32
 
 
 def iou_matrix(a: Floats, b: Floats, extent: float = 0.0, epsilon: float = 0.0) -> Floats:
@@ -23,23 +23,31 @@ def iou_matrix(a: Floats, b: Floats, extent: float = 0.0, epsilon: float = 0.0) 
             FACE's evaluator, Pytorch_Retinaface's NMS), 0 for points of the plane.
         epsilon: added to each union (an area).
     """
-    # A coordinate at a time: numpy is slow along an axis of two.
-    rows, columns = a.T[:, :, None], b.T[:, None, :]
-    common = np.ones((), np.result_type(a, b))
-    for low, high in ((0, 2), (1, 3)):
-        length = np.minimum(rows[high], columns[high]) - np.maximum(rows[low], columns[low]) + extent
-        common = common * np.maximum(length, 0)
-    union = _areas(a, extent)[:, None] + _areas(b, extent) - common + epsilon
+    # A coordinate at a time, in place: numpy is slow along an axis of two, and in fresh memory.
+    ax1, ay1, ax2, ay2 = (np.ascontiguousarray(column)[:, None] for column in a.T)
+    bx1, by1, bx2, by2 = (np.ascontiguousarray(column)[None, :] for column in b.T)
+    common = _length(np.maximum(ax1, bx1), np.minimum(ax2, bx2), extent)
+    common *= _length(np.maximum(ay1, by1), np.minimum(ay2, by2), extent)
+    areas = _length(ax1, ax2, extent) * _length(ay1, ay2, extent)
+    union = areas + _length(bx1, bx2, extent) * _length(by1, by2, extent)
+    union -= common
+    union += epsilon
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def _areas(boxes: Floats, extent: float) -> Floats:
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] + extent, 0)
-    return np.asarray(sides[:, 0] * sides[:, 1])
+def _length(low: Floats, high: Floats, extent: float) -> Floats:
+    length = high - low
+    length += extent
+    return np.maximum(length, 0, out=length)
 
 
 def nms(
-    boxes: Floats, scores: Floats, iou: float, extent: float = 1.0, epsilon: float = 0.0
+    boxes: Floats,
+    scores: Floats,
+    iou: float,
+    extent: float = 1.0,
+    epsilon: float = 0.0,
+    most: int | None = None,
 ) -> NDArray[np.int64]:
     """Keep the best box of each cluster (greedy).
 
@@ -49,13 +57,15 @@ def nms(
         iou: boxes that overlap a kept one by more than this are dropped.
         extent: see `iou_matrix`; 1 as in Pytorch_Retinaface, whose published counts depend on it.
         epsilon: see `iou_matrix`; the Ultra-Light detector's predictor adds 1e-5 of the picture's area.
+        most: so many are returned at most.
 
     Returns:
         Indices of the kept boxes, best score first; equal scores keep their order.
     """
     order = np.argsort(-scores, kind="stable")
     kept: list[np.intp] = []
-    while order.size:
+    # The best come first, so that what follows the last wanted one decides nothing.
+    while order.size and (most is None or len(kept) < most):
         block, order = order[:_BLOCK], order[_BLOCK:]
         falls = iou_matrix(boxes[block], boxes[block], extent, epsilon) > iou
         standing = np.ones(len(block), dtype=bool)
@@ -65,7 +75,7 @@ def nms(
         survivors = block[standing]
         kept.extend(survivors)
         order = order[~(iou_matrix(boxes[survivors], boxes[order], extent, epsilon) > iou).any(axis=0)]
-    return np.asarray(kept, dtype=np.int64)
+    return np.asarray(kept[:most], dtype=np.int64)
 
 
 def best_pairs(a: Floats, b: Floats, iou: float) -> Iterator[tuple[int, int, float]]:
