@@ -32,7 +32,10 @@ def iou_matrix(a: Floats, b: Floats, extent: float = 0.0, epsilon: float = 0.0) 
     union = areas + _length(bx1, bx2, extent) * _length(by1, by2, extent)
     union -= common
     union += epsilon
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.divide(common, union, out=common)
+    common[~(union > 0)] = 0
+    return common
 
 
 def _length(low: Floats, high: Floats, extent: float) -> Floats:
