@@ -4,11 +4,12 @@
     [--turns 60]
 
 Upstream's files are looked for by name in $FACEKILN_MIRROR: RFB-320 and slim_320
-(Linzaer/Ultra-Light-Fast-Generic- Face-Detector-1MB, ncnn/data), face
+(Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB, ncnn/data), face
 (biubug6/Face-Detector-1MB-with-landmark, Face_Detector_ncnn/model), retina and mnet-opt
 (Charrin/RetinaFace-Cpp, Demo/ncnn/models and SpeedTest/ncnn), each .param with its .bin. All of a row's
 files run in one process, in the same ncnn, on the same noise, one after the other in each turn; all outputs
-are extracted. A ratio is the median over turns of one file's time over the other's. Making is timed as well:
+are extracted. A ratio is the median over turns of one file's time over the other's; of processor time, which
+other work on the machine disturbs less, it is given too. Making is timed as well:
 pnnx alone and the whole `ncnn convert` with its proof, our writer, int8 from a table, and calibration
 pictures per second of `quant ranges`.
 """
@@ -49,8 +50,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def latency(
     paths: dict[str, Path], shape: tuple[int, ...], threads: int, turns: int
-) -> dict[str, list[float]]:
-    """Return the milliseconds of each file in each turn."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return the milliseconds of each file in each turn, on the clock and of processor time."""
     from facekiln.chips.ncnn.runtime import NcnnNet
 
     nets = {name: NcnnNet(path, threads=threads) for name, path in paths.items()}
@@ -60,12 +61,15 @@ def latency(
         for _ in range(3):
             run()
     times: dict[str, list[float]] = {name: [] for name in runs}
+    spent: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     for turn in range(turns):
         # Who is first changes, so that what one leaves in the caches is not always the same one's gift.
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            begun = time.process_time()
             times[name].append(1000 * seconds(runs[name]))
-    return times
+            spent[name].append(1000 * (time.process_time() - begun))
+    return times, spent
 
 
 def row(
@@ -86,15 +90,16 @@ def row(
     config = load_config(ROOT / "config")
     name, label = model_and_size_of(paths["fp32"], config)
     shape = (1, 3, *config.model(name).size(label))
-    times = latency({**paths, **theirs}, shape, options.threads, options.turns)
+    times, spent = latency({**paths, **theirs}, shape, options.threads, options.turns)
     medians = {key: round(statistics.median(value), 2) for key, value in times.items()}
 
-    def ratio(one: str, other: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(times[one], times[other], strict=True)), 3)
+    def ratio(one: str, other: str, of: dict[str, list[float]] = times) -> float:
+        return round(statistics.median(a / b for a, b in zip(of[one], of[other], strict=True)), 3)
 
     return {
         "milliseconds": medians,
         "fp32_to_upstream": {key: ratio("fp32", key) for key in theirs},
+        "fp32_to_upstream_processor_time": {key: ratio("fp32", key, spent) for key in theirs},
         "to_fp32": {kind: ratio(kind, "fp32") for kind in paths if kind != "fp32"},
         "bytes": {key: path.with_suffix(".bin").stat().st_size for key, path in {**paths, **theirs}.items()},
     }
