@@ -5,7 +5,9 @@ rule convert_ncnn:
     input:
         checked(TARGETS.onnx_for_ncnn),
     output:
-        multiext("results/ncnn/{model}_{size}", ".param", ".bin", ".id.h"),
+        param="results/ncnn/{model}_{size}.param",
+        bin="results/ncnn/{model}_{size}.bin",
+        ids="results/ncnn/{model}_{size}.id.h",
     log:
         "logs/ncnn/{model}_{size}.convert.log",
     benchmark:
@@ -19,14 +21,17 @@ rule convert_ncnn:
         settings=KILN.chips["ncnn"],
     shell:
         "facekiln --log {log} ncnn convert {input} --model {wildcards.model} --size {wildcards.size}"
-        " --output {output[0]}"
+        " --output {output.param}"
 
 
 rule halve_ncnn:
     input:
-        multiext("results/ncnn/{model}_{size}", ".param", ".bin"),
+        param="results/ncnn/{model}_{size}.param",
+        bin="results/ncnn/{model}_{size}.bin",
     output:
-        multiext("results/ncnn/{model}_{size}_fp16", ".param", ".bin", ".id.h"),
+        param="results/ncnn/{model}_{size}_fp16.param",
+        bin="results/ncnn/{model}_{size}_fp16.bin",
+        ids="results/ncnn/{model}_{size}_fp16.id.h",
     log:
         "logs/ncnn/{model}_{size}.halve.log",
     conda:
@@ -34,19 +39,21 @@ rule halve_ncnn:
     params:
         code=fingerprint("facekiln.chips.ncnn.build_file"),
     shell:
-        "facekiln --log {log} ncnn halve {input[0]} --output {output[0]}"
+        "facekiln --log {log} ncnn halve {input.param} --output {output.param}"
 
 
 rule quantise_ncnn:
     input:
-        model=multiext("results/ncnn/{model}_{size}", ".param", ".bin"),
+        param="results/ncnn/{model}_{size}.param",
+        bin="results/ncnn/{model}_{size}.bin",
         onnx="results/onnx/{model}_{size}.sim.onnx",
         calibration="results/calibration/{model}_{size}/calibration.json",
         ranges="results/calibration/{model}_{size}/ranges.json",
     output:
-        multiext(
-            "results/ncnn/{model}_{size}_int8", ".param", ".bin", ".id.h", ".table"
-        ),
+        param="results/ncnn/{model}_{size}_int8.param",
+        bin="results/ncnn/{model}_{size}_int8.bin",
+        ids="results/ncnn/{model}_{size}_int8.id.h",
+        table="results/ncnn/{model}_{size}_int8.table",
     log:
         "logs/ncnn/{model}_{size}.quantise.log",
     benchmark:
@@ -59,6 +66,6 @@ rule quantise_ncnn:
         declared=declared("input", "decode", "priors"),
         settings=KILN.chips["ncnn"],
     shell:
-        "facekiln --log {log} ncnn quantise {input.model[0]} --onnx {input.onnx} --ranges {input.ranges}"
+        "facekiln --log {log} ncnn quantise {input.param} --onnx {input.onnx} --ranges {input.ranges}"
         " --calibration $(dirname {input.calibration:q}) --model {wildcards.model} --size {wildcards.size}"
-        " --output {output[0]}"
+        " --output {output.param}"
