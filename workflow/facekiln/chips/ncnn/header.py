@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from facekiln.artifact import write_text
+from facekiln.chips.ncnn.model import unstamped
 from facekiln.chips.ncnn.param import Graph
 
 SUFFIX = ".id.h"
@@ -58,7 +59,7 @@ def header_of(graph: Graph, param: Path | str) -> str:
     for kind, names in (("INPUT", graph.inputs()), ("OUTPUT", graph.outputs())):
         listed = ", ".join(str(index[name]) for name in names)
         lines.append(f"static const int {prefix}_{kind}S[{len(names)}] = {{{listed}}};")
-    for kind, names in (("BLOB", blobs), ("LAYER", [layer.name for layer in graph])):
+    for kind, names in (("BLOB", blobs), ("LAYER", [unstamped(layer.name) for layer in graph])):
         rows = [f"    {prefix}_{kind}_{word} = {place}" for place, word in enumerate(_unique(names))]
         lines += ["enum {", ",\n".join(rows), "};"]
     lines.append(f"#endif /* {guard} */")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from facekiln.chips.ncnn.header import header_of
-from facekiln.chips.ncnn.model import NcnnModel, bin_of, check_weights, read_model
+from facekiln.chips.ncnn.model import NcnnModel, bin_of, read_model
 from facekiln.chips.ncnn.param import Graph, read_param
-from facekiln.chips.ncnn.weights import STORAGE, int8_term, read_bin
+from facekiln.chips.ncnn.weights import STORAGE, int8_term
 from facekiln.errors import KilnError
 
 
@@ -37,8 +37,7 @@ def describe(param: Path) -> dict[str, Any]:
         "findings": [],
     }
     try:
-        weights = read_bin(bin_of(param), graph)
-        check_weights(NcnnModel(graph, weights), param)
+        weights = read_model(param).weights
     except KilnError as error:
         told["findings"].append(str(error))
         return told

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facekiln.artifact import atomic_path
 from facekiln.chips.ncnn.param import Graph, Layer, read_param
 from facekiln.chips.ncnn.weights import STORAGE, Blob, Weights, bin_bytes, int8_term, read_bin
 from facekiln.errors import KilnError
+
+_STAMP = re.compile(r"_w[0-9a-f]{8}$")
+
+
+def unstamped(name: str) -> str:
+    """Return an Input layer's name without the stamp of the weights (see `write_model`)."""
+    return _STAMP.sub("", name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +64,25 @@ def read_model(param: Path | str) -> NcnnModel:
     """
     weights_file = bin_of(param)
     graph = read_param(param)
-    model = NcnnModel(graph, read_bin(weights_file, graph))
+    model = NcnnModel(_named(graph, None), read_bin(weights_file, graph))
     check_weights(model, param)
+    stamped = _named(graph, weights_file.read_bytes())
+    if graph not in (model.graph, stamped):
+        raise KilnError(
+            "is not the .bin that this .param was written with",
+            file=weights_file,
+            hint="copy both files of one build",
+        )
     return model
+
+
+def _named(graph: Graph, weights: bytes | None) -> Graph:
+    """Return the graph with the stamp of its weights on the first layer, or without."""
+    first = graph.layers[0]
+    if first.type != "Input":
+        return graph
+    stamp = f"_w{hashlib.sha256(weights).hexdigest()[:8]}" if weights is not None else ""
+    return Graph((replace(first, name=unstamped(first.name) + stamp), *graph.layers[1:]))
 
 
 def check_weights(model: NcnnModel, file: Path | str) -> None:
@@ -95,10 +120,15 @@ def check_weights(model: NcnnModel, file: Path | str) -> None:
 def write_model(param: Path | str, model: NcnnModel) -> None:
     """Write a `.param` and the `.bin` beside it; the `.bin` first, so that a `.param` never stands alone.
 
+    The Input layer's name, which ncnn has no use for, ends in a stamp of the weights: `input_w1a2b3c4d`.
+    Other weights so make another `.param`, and what depends on it is made anew; and two files that do not
+    belong together are told apart.
+
     Raises:
         KilnError: the disk is full, or a blob does not fit its layer.
     """
-    text, data = model.graph.text(), bin_bytes(model.graph, model.weights)
+    data = bin_bytes(model.graph, model.weights)
+    text = _named(model.graph, data).text()
     with atomic_path(bin_of(param)) as stored, atomic_path(param) as written:
         stored.write_bytes(data)
         written.write_text(text, encoding="utf-8")
