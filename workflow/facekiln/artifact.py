@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,19 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         _raise_write_error(target, error)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # not to hide what went wrong
+            part.unlink(missing_ok=True)
+
+
+def check_writable(path: Path | str) -> None:
+    """Make the folder of a file that long work will write, and check that it can be written there.
+
+    Raises:
+        KilnError: it cannot.
+    """
+    with atomic_path(Path(path).with_name(f".{Path(path).name}.check")) as part:
+        part.touch()
+    Path(path).with_name(f".{Path(path).name}.check").unlink(missing_ok=True)
 
 
 @contextmanager

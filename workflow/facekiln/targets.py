@@ -97,20 +97,19 @@ class Targets:
 
     def audits_of(self, wildcards: Wildcards) -> list[str]:
         """Return the audits of the datasets that a rule's `model` is trained and judged on."""
-        from facekiln.training.recipe import datasets_of
+        from facekiln.training.recipe import datasets_of, refuse_photographs
 
-        recipe = self.recipe_of(wildcards)
-        names = datasets_of(load_recipe(Path(recipe).stem))
-        for name in names:
-            self.dataset_digest(name)
-            if self.config.weights_of(wildcards.model) == "synthetic":
-                raise KilnError(
-                    f"model '{wildcards.model}' has synthetic weights, but this recipe takes photographs",
-                    file=recipe,
-                    value=f"dataset {name}",
-                    hint="say `weights: trained` in the model's file, or name a recipe of drawn faces",
-                )
-        return [f"{RESULTS}/datasets/{name}/report.json" for name in names]
+        name = Path(self.recipe_of(wildcards)).stem
+        recipe = load_recipe(name)
+        for dataset in datasets_of(recipe):
+            self.dataset_digest(dataset)
+        if self.config.weights_of(wildcards.model) == "synthetic":
+            refuse_photographs(wildcards.model, name, recipe)
+        return [f"{RESULTS}/datasets/{dataset}/report.json" for dataset in datasets_of(recipe)]
+
+    def threads_of(self, wildcards: Wildcards) -> int:
+        """Return the threads that the recipe of a rule's `model` trains with."""
+        return int(load_recipe(Path(self.recipe_of(wildcards)).stem)["threads"])
 
     def dataset_digest(self, name: str) -> str:
         """Return a hash of a dataset's declaration: a change of it makes a new audit.

@@ -1,5 +1,5 @@
 # results/checkpoints/{model}.pth: trained here by a recipe, or fetched and pinned, or the user's own.
-# A training that was killed goes on from results/training/{model}/state.pth.
+# A training that was killed goes on from its state below results/training/{model}/.
 
 
 rule train_checkpoint:
@@ -23,7 +23,10 @@ rule train_checkpoint:
         model=TARGETS.models_with("synthetic", "trained"),
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: checked(TARGETS.threads_of)
+    resources:
+        # On a cluster: a recipe of photographs takes a day.
+        runtime=1440,
     params:
         code=fingerprint("facekiln.training.train"),
         declared=declared("network", "options", "input", "priors", "crop"),

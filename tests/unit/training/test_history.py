@@ -27,6 +27,17 @@ def test_each_point_is_the_mean_since_the_last() -> None:
     assert history.last_loss() == pytest.approx(1.0, abs=0.01)
 
 
+def test_the_rest_of_a_course_that_ends_early_is_kept() -> None:
+    history = course(1200, judged=False)
+    history.add(1200, 0.1, {"boxes": 8.0})
+    history.close(1201)
+    assert history.curve[-1]["step"] == 1201 and history.curve[-1]["boxes"] == 8.0
+    only = History(5000)
+    only.add(0, 0.1, {"boxes": 2.0})
+    only.close(1)
+    assert only.last_loss() == 2.0
+
+
 def test_a_short_course_has_every_step() -> None:
     assert [point["step"] for point in course(3).curve] == [1, 2, 3]
 

@@ -11,7 +11,7 @@ import yaml
 from facekiln.config import check, load_config, load_recipe
 from facekiln.errors import KilnError
 from facekiln.training.detection import batch_kinds
-from facekiln.training.recipe import Goal, datasets_of, make_recipe
+from facekiln.training.recipe import Goal, datasets_of, make_recipe, without_limit
 
 
 def test_every_model_that_names_a_recipe_has_it(root: Path) -> None:
@@ -77,6 +77,8 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, change: dict[str, Any], t
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        ({"validate": {"drawn": {}, "count": 3}}, r"validate\.count"),
+        ({"validate": {"drawn": {}, "patience": 3}}, r"validate\.patience"),
         ({"epochs": 2}, "either `steps` or `epochs`"),
         ({"train": [{"share": 0.5}]}, r"train\.0: a source is either"),
         ({"train": [{"drawn": {}, "dataset": "x"}]}, "a source is either"),
@@ -116,6 +118,19 @@ def test_crops_show_faces_of_sizes_that_fit(raw_recipe: dict[str, Any]) -> None:
     assert [kind.cut.faces for kind in kinds] == [(9, 0.95 * 64), (9, 0.95 * 96)]
     raw_recipe["detection"]["batches"][0]["faces"] = [50, 20]
     assert batch_kinds(raw_recipe["detection"])[0].cut.faces == (20, 50)
+
+
+def test_each_task_has_a_goal_of_its_own(raw_recipe: dict[str, Any]) -> None:
+    del raw_recipe["goal"]
+    assert make_recipe(raw_recipe).goal == Goal("ap", least=0.0)
+    raw_recipe["landmarks"] = raw_recipe.pop("detection")
+    assert make_recipe(raw_recipe).goal.metric == "nme"
+
+
+def test_how_good_it_must_get_is_no_part_of_what_is_trained(raw_recipe: dict[str, Any]) -> None:
+    strict = {**raw_recipe, "goal": {"metric": "ap", "least": 0.9}}
+    assert without_limit(strict) == without_limit(raw_recipe) != without_limit({**strict, "seed": 9})
+    assert without_limit({**strict, "goal": {"metric": "ap", "most": 1}}) != without_limit(strict)
 
 
 def test_the_datasets_of_a_recipe_are_named_once() -> None:

@@ -66,7 +66,7 @@ def test_a_dataset_is_what_its_audit_left(raw_recipe: dict[str, Any], places: Pl
         train[10]
     record = train.records[0]
     assert (record["name"], record["pictures"], record["licence"]) == ("tiny", 8, "made here")
-    assert record["annotations"] and record["report_sha256"]
+    assert record["annotations"] and len(record["pictures_sha256"]) == 64
 
 
 def test_pictures_held_out_of_a_training_set_are_not_trained_on(
@@ -79,13 +79,52 @@ def test_pictures_held_out_of_a_training_set_are_not_trained_on(
     assert (train.records[0]["pictures"], held_out.records[0]["pictures"]) == (5, 3)
 
 
-@pytest.mark.parametrize("count", [{}, {"count": 8}])
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        ({}, "no picture is left"),
+        ({"count": 8}, "no picture is left"),
+        ({"count": 9}, "more pictures than"),
+    ],
+)
 def test_a_set_cannot_be_trained_on_and_judged_whole(
-    raw_recipe: dict[str, Any], places: Places, count: dict[str, int]
+    raw_recipe: dict[str, Any], places: Places, count: dict[str, int], told: str
 ) -> None:
     recipe = recipe_on(raw_recipe, [{"dataset": "tiny"}], {"dataset": "tiny", **count})
-    with pytest.raises(KilnError, match=r"validate\.count.*1\.\.7"):
+    with pytest.raises(KilnError, match=told):
         open_pools(recipe, places)
+
+
+def test_pictures_are_held_out_by_their_bytes_not_by_the_name_of_their_set(
+    raw_recipe: dict[str, Any], places: Places
+) -> None:
+    value = yaml.safe_load((places.config / "datasets.yaml").read_text())
+    value["datasets"]["twin"] = value["datasets"]["tiny"]
+    (places.config / "datasets.yaml").write_text(yaml.safe_dump(value))
+    declared = load_datasets(places.config)["twin"]
+    write_audit(audit(declared, open_dataset(declared)), places.reports / "twin")
+    recipe = recipe_on(raw_recipe, [{"dataset": "tiny"}], {"dataset": "twin", "count": 3})
+    train, held_out = open_pools(recipe, places)
+    names = {train[i].source for i in range(len(train))}, {held_out[i].source for i in range(len(held_out))}
+    assert (len(names[0]), len(names[1])) == (5, 3) and not names[0] & names[1]
+
+
+def test_small_faces_are_left_out_of_what_learns_not_of_what_judges(
+    raw_recipe: dict[str, Any], places: Places
+) -> None:
+    value = yaml.safe_load((places.config / "datasets.yaml").read_text())
+    value["datasets"]["tiny"]["small_faces"] = {"least": 30, "treat": "ignore"}
+    (places.config / "datasets.yaml").write_text(yaml.safe_dump(value))
+    declared = load_datasets(places.config)["tiny"]
+    write_audit(audit(declared, open_dataset(declared)), places.reports / "tiny")
+    recipe = recipe_on(raw_recipe, [{"dataset": "tiny"}], {"dataset": "tiny", "count": 4})
+    for pool, most in zip(open_pools(recipe, places), (0, 1000), strict=True):
+        samples = [pool[index] for index in range(len(pool))]
+        small = sum(
+            int(((s.boxes[:, 2:] - s.boxes[:, :2]).min(axis=1) < 30)[~s.ignore].sum()) for s in samples
+        )
+        assert (small > 0) == (most > 0)
+        assert pool.records[0]["faces"] == sum(int((~s.ignore).sum()) for s in samples)
 
 
 def test_a_dataset_that_was_not_audited_is_told(raw_recipe: dict[str, Any], places: Places) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import torch
 import yaml
 
 from facekiln.config import Model
-from facekiln.errors import GateError
+from facekiln.errors import GateError, KilnError
 from facekiln.models.checkpoint import read_checkpoint
 from facekiln.models.registry import build_network
 from facekiln.training.train import Outputs, train_checkpoint
@@ -75,8 +76,52 @@ def test_a_missed_goal_writes_no_checkpoint_but_shows_how_it_went(
         train_checkpoint(model, raw_recipe, outputs(tmp_path))
     assert "0.99" in str(caught.value)
     assert [item.name for item in tmp_path.iterdir()] == ["x.pth.training"]
-    history = json.loads((tmp_path / "x.pth.training/history.json").read_text())
+    history = json.loads((tmp_path / "x.pth.training/history.failed.json").read_text())
     assert history["judged"][0]["step"] == 4 and len(history["curve"]) == 4
+    assert (tmp_path / "x.pth.training/curves.failed.png").is_file()
+
+
+def test_a_lower_goal_costs_no_new_training(
+    model: Model, raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(GateError):
+        train_checkpoint(model, {**raw_recipe, "goal": {"metric": "ap", "least": 0.99}}, outputs(tmp_path))
+    monkeypatch.setattr("facekiln.training.loop.Trainer.take_step", None)
+    train_checkpoint(model, raw_recipe, outputs(tmp_path))
+    monkeypatch.undo()
+    train_checkpoint(model, raw_recipe, outputs(tmp_path, "again.pth"))
+    assert (tmp_path / "x.pth").read_bytes() == (tmp_path / "again.pth").read_bytes()
+    assert not list((tmp_path / "x.pth.training").glob("state*"))
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_first_step(
+    model: Model, raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("facekiln.training.train.open_pools", None)
+    with pytest.raises(KilnError, match="cannot be written"):
+        train_checkpoint(model, raw_recipe, Outputs(tmp_path / "file" / "x.pth", tmp_path / "t"))
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+def test_weights_are_not_lost_when_the_disk_is_full_at_the_end(
+    model: Model, raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> bytes:
+        raise KilnError("the disk is full")
+
+    monkeypatch.setattr("facekiln.training.train.checkpoint_bytes", full)
+    with pytest.raises(KilnError, match="the disk is full"):
+        train_checkpoint(model, raw_recipe, outputs(tmp_path))
+    assert len(list((tmp_path / "x.pth.training").glob("state-*.pth"))) == 1
+
+
+def test_a_size_that_the_model_has_not_is_told_before_the_first_step(
+    model: Model, raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    raw_recipe["validate"]["size"] = "641"
+    with pytest.raises(KilnError, match=r"validate\.size.*unknown size"):
+        train_checkpoint(model, raw_recipe, outputs(tmp_path))
 
 
 def config_with(recipe: dict[str, Any], root: Path, folder: Path) -> Path:
@@ -116,7 +161,7 @@ def test_the_command_ends_with_3_at_a_missed_goal(
         command(config, tmp_path / "out/x.pth"), capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert run.returncode == 3
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 KILLED_IN_THE_MIDDLE = """
@@ -142,13 +187,14 @@ train.train_checkpoint(model, load_recipe("mini", config), train.Outputs(folder 
 def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
     model: Model, root: Path, raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    raw_recipe |= {"steps": 6, "ema": 0.9}
+    raw_recipe |= {"steps": 6, "ema": 0.9, "freeze_norms": 0.7}
     config = config_with(raw_recipe, root, tmp_path / "config")
     folder = tmp_path / "killed"
     run = subprocess.run([sys.executable, "-c", KILLED_IN_THE_MIDDLE, config, folder], check=False)
     assert run.returncode == -signal.SIGKILL
-    assert [item.name for item in (folder / "t").iterdir()] == ["state.pth"]
-    assert torch.load(folder / "t/state.pth", weights_only=True)["state"]["step"] == 3
+    (saved,) = (folder / "t").iterdir()
+    packed = torch.load(saved, weights_only=True)["state"].numpy().tobytes()
+    assert torch.load(io.BytesIO(packed), weights_only=True)["step"] == 3
     train_checkpoint(model, raw_recipe, Outputs(folder / "x.pth", folder / "t"))
     train_checkpoint(model, raw_recipe, outputs(tmp_path))
     assert (folder / "x.pth").read_bytes() == (tmp_path / "x.pth").read_bytes()

@@ -42,16 +42,20 @@ def _train(options: argparse.Namespace) -> None:
     from facekiln.progress import log
     from facekiln.provenance import tool_versions, write_record
 
-    model = load_config(options.config).model(options.model)
+    config = load_config(options.config)
+    model = config.model(options.model)
     name = options.recipe or model.recipe
     if name is None:
         raise KilnError(
             "has no recipe", file=f"config/models/{model.name}.yaml", hint="name one: --recipe NAME"
         )
     recipe = load_recipe(name, options.config)
+    from facekiln.training.recipe import refuse_photographs
     from facekiln.training.sources import Places
     from facekiln.training.train import CURVES, HISTORY, Outputs, train_checkpoint
 
+    if options.recipe is None and config.weights_of(model.name) == "synthetic":
+        refuse_photographs(model.name, name, recipe)
     folder = options.folder or Path("results/training") / model.name
     figures = train_checkpoint(
         model, recipe, Outputs(options.output, folder), Places(options.config, options.reports)

@@ -95,6 +95,7 @@ class Audit:
                 if item.clipped
             },
             "sizes": {item.source: list(item.size) for item in left if item.size},
+            "hashes": {item.source: item.sha256 for item in left if item.sha256},
         }
 
 

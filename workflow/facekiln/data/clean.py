@@ -80,13 +80,16 @@ def samples_left(result: Audit) -> Iterator[Sample]:
             yield sample
 
 
-def cleaned(declared: Declared, dataset: Listing, report: Mapping[str, Any]) -> Listing:
+def cleaned(
+    declared: Declared, dataset: Listing, report: Mapping[str, Any], *, small_faces: bool = True
+) -> Listing:
     """Return the samples that an audit kept, with its decisions and the declaration's `small_faces` applied.
 
     Args:
         declared: the dataset's declaration.
         dataset: the opened dataset.
         report: its audit, as `facekiln dataset check` wrote it (`Audit.record`).
+        small_faces: leave small faces out as declared, which is for what learns, not for what judges.
 
     Raises:
         KilnError: the report is of another declaration, refuses the dataset, or lacks a size that is needed.
@@ -99,6 +102,8 @@ def cleaned(declared: Declared, dataset: Listing, report: Mapping[str, Any]) -> 
             hint=f"facekiln dataset check {declared.name}",
         )
 
+    small = declared.small_faces if small_faces else None
+
     def clean(index: int) -> Sample | None:
         sample = dataset[index]
         stated = report["sizes"].get(sample.source)
@@ -108,12 +113,12 @@ def cleaned(declared: Declared, dataset: Listing, report: Mapping[str, Any]) -> 
             replace(sample, size=size),
             report["dropped"].get(sample.source, ()),
             clipped,
-            declared.small_faces,
+            small,
             size,
         )
 
     kept = [index for index, source in enumerate(dataset.sources) if source not in report["skipped"]]
-    if declared.small_faces:
+    if small:
         kept = [index for index in kept if clean(index) is not None]
 
     def read(at: int) -> Sample:

@@ -48,20 +48,34 @@ def batch_kinds(settings: Mapping[str, Any]) -> list[BatchKind]:
     return kinds
 
 
+def _size_label(model: Model, recipe: Recipe) -> str | None:
+    label = recipe.validate.size
+    if label == "input":
+        return next(iter(model.sizes))
+    if label is not None:
+        try:
+            model.size(label)
+        except KilnError as error:
+            raise KilnError(error.what, file=f"recipe '{recipe.title}'", where="validate.size") from None
+    return label
+
+
 class DetectionTask:
     """See `facekiln.training.task.Task`."""
+
+    goals: tuple[str, ...] = ("ap",)
 
     def __init__(self, model: Model, recipe: Recipe, train: Pool, held_out: Pool) -> None:
         """Plan the training of a detector.
 
         Raises:
-            KilnError: the model has no priors.
+            KilnError: the model has no priors, or not the size that it shall be judged at.
         """
         if model.priors is None:
             raise KilnError("has no priors: no detector to train", file=f"config/models/{model.name}.yaml")
         settings = recipe.settings
         self._model, self._seed, self._train, self._held_out = model, recipe.seed, train, held_out
-        self._validate, self._threshold = recipe.validate, settings["score_threshold"]
+        self._threshold, self._size = settings["score_threshold"], _size_label(model, recipe)
         self._kinds = batch_kinds(settings)
         self._priors = [make_priors(model.priors, kind.cut.size) for kind in self._kinds]
         self._prior_boxes = [corners(priors) for priors in self._priors]
@@ -110,4 +124,4 @@ class DetectionTask:
 
     def judge(self, network: nn.Module) -> dict[str, Any]:
         """Return the figures of `facekiln.training.held_out.evaluate`."""
-        return evaluate(network, self._model, self._held_out, self._threshold, self._validate.size)
+        return evaluate(network, self._model, self._held_out, self._threshold, self._size)

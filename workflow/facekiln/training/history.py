@@ -25,15 +25,22 @@ class History:
     judged: list[dict[str, Any]] = field(default_factory=list)
     _sums: dict[str, float] = field(default_factory=dict)
     _count: int = 0
+    _rate: float = 0.0
 
     def add(self, step: int, rate: float, parts: Mapping[str, float]) -> None:
         """Take in a step's loss."""
         self._count += 1
         for name, value in {**parts, "loss": sum(parts.values())}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        if self._count >= max(1, self.steps // _POINTS) or step + 1 == self.steps:
+        self._rate = rate
+        if self._count >= max(1, self.steps // _POINTS):
+            self.close(step + 1)
+
+    def close(self, step: int) -> None:
+        """End the point that is under way, if any, after `step` steps."""
+        if self._count:
             means = {name: round(value / self._count, 6) for name, value in self._sums.items()}
-            self.curve.append({"step": step + 1, "rate": round(rate, 9), **means})
+            self.curve.append({"step": step, "rate": round(self._rate, 9), **means})
             self._sums, self._count = {}, 0
 
     def judge(self, step: int, figures: Mapping[str, Any]) -> None:

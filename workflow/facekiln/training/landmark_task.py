@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 class LandmarkTask:
     """See `facekiln.training.task.Task`."""
 
+    goals: tuple[str, ...] = ("nme", "failure_rate", "auc", "pose_mae_deg")
+
     def __init__(self, model: Model, recipe: Recipe, train: Pool, held_out: Pool) -> None:
         """Plan the training of a landmark model.
 

@@ -44,7 +44,18 @@ class Trainer:
             task: gives batches, losses and judgements.
             recipe: everything else.
             where: the device and the precision.
+
+        Raises:
+            KilnError: the recipe's goal is no figure of the task.
         """
+        if recipe.goal.metric not in task.goals:
+            raise KilnError(
+                "is no figure that decides",
+                file=f"recipe '{recipe.title}'",
+                where="goal.metric",
+                value=recipe.goal.metric,
+                limit=", ".join(task.goals),
+            )
         self.network = network.to(where.device)
         self.task, self.recipe, self.where = task, recipe, where
         self.optimiser = make_optimiser(network, recipe.optimiser, recipe.schedule.rate)
@@ -53,6 +64,8 @@ class Trainer:
         self.history = History(task.steps)
         self.best = Best()
         self.step = 0
+        # None: the network is not in training mode.
+        self._frozen: bool | None = None
         self._freeze_at = round((1 - recipe.freeze_norms) * task.steps)
         self._every = recipe.validate.every * (task.epoch_steps if recipe.epochs else 1)
 
@@ -66,7 +79,7 @@ class Trainer:
             The figures of those weights, with `loss`, `steps` and `stopped_early`.
 
         Raises:
-            KilnError: the loss is no longer a number.
+            KilnError: the loss is no longer a number, or the state is damaged.
         """
         if saved and (state := saved.load()):
             self._restore(state)
@@ -88,7 +101,11 @@ class Trainer:
                         saved.save(self._state())
             finally:
                 batches.close()
+        self.history.close(self.step)
         if not stopped:
+            # A goal that is missed may be lowered; the training is not done again for that.
+            if saved:
+                saved.save(self._state())
             self._judge()
         self.network.load_state_dict(self.best.weights)
         self.network.to("cpu").eval()
@@ -106,10 +123,12 @@ class Trainer:
             KilnError: the loss is no longer a number.
         """
         recipe, step = self.recipe, self.step
-        if not self.network.training or step == self._freeze_at:
+        frozen = step >= self._freeze_at
+        if self._frozen is not frozen:
             self.network.train()
-            if step >= self._freeze_at:
+            if frozen:
                 _freeze_norms(self.network)
+            self._frozen = frozen
         rate = rate_at(recipe.schedule, step, self.task.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -146,16 +165,10 @@ class Trainer:
         """Judge the weights, keep them if they are the best; tell whether to stop."""
         judged = self.averaged.network if self.averaged else self.network
         judged.eval()
+        self._frozen = None
         since = time.monotonic()
         figures = self.task.judge(judged)
         goal = self.recipe.goal
-        if goal.metric not in figures:
-            raise KilnError(
-                f"the task has no figure '{goal.metric}'",
-                file=f"recipe '{self.recipe.title}'",
-                where="goal.metric",
-                limit=", ".join(sorted(name for name, value in figures.items() if isinstance(value, float))),
-            )
         value = figures[goal.metric]
         self.history.judge(self.step, figures)
         better = not self.best.weights or goal.better(value, self.best.figures[goal.metric])

@@ -10,6 +10,7 @@ from facekiln.data.procedural import Style
 from facekiln.errors import KilnError
 
 TASKS = ("detection", "landmarks")
+_ANY_RESULT = {"detection": {"metric": "ap", "least": 0.0}, "landmarks": {"metric": "nme", "most": 1e9}}
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def make_recipe(value: Mapping[str, Any]) -> Recipe:
     tasks = [task for task in TASKS if task in value]
     if len(tasks) != 1:
         raise _fault(title, "detection", "give one section: " + " or ".join(f"`{task}`" for task in TASKS))
-    goal = value.get("goal", {"metric": "ap", "least": 0.0})
+    goal = value.get("goal", _ANY_RESULT[tasks[0]])
     if ("least" in goal) == ("most" in goal):
         raise _fault(title, "goal", "give either `least` or `most`")
     sources = tuple(_source(item, f"train.{index}", title) for index, item in enumerate(value["train"]))
@@ -164,6 +165,10 @@ def make_recipe(value: Mapping[str, Any]) -> Recipe:
     if None in shares and set(shares) != {None}:
         raise _fault(title, "train", "give every source a `share`, or none")
     validate = value["validate"]
+    if "count" in validate and "drawn" in validate:
+        raise _fault(title, "validate.count", "is of a `dataset`; drawn scenes have a count of their own")
+    if validate["patience"] and not validate["every"]:
+        raise _fault(title, "validate.patience", "stops early only where `every` judges on the way")
     return Recipe(
         title=title,
         seed=value["seed"],
@@ -188,6 +193,27 @@ def make_recipe(value: Mapping[str, Any]) -> Recipe:
         task=tasks[0],
         settings=value[tasks[0]],
     )
+
+
+def refuse_photographs(model: str, name: str, value: Mapping[str, Any]) -> None:
+    """Refuse a recipe that names datasets, for a model whose weights are `synthetic`.
+
+    Raises:
+        KilnError: it does; the message names the first.
+    """
+    if datasets := datasets_of(value):
+        raise KilnError(
+            f"model '{model}' has synthetic weights, but this recipe takes photographs",
+            file=f"config/training/{name}.yaml",
+            value=f"dataset {datasets[0]}",
+            hint="say `weights: trained` in the model's file, or name a recipe of drawn faces",
+        )
+
+
+def without_limit(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checked recipe without how good it must get, which does not change what is trained."""
+    goal = {key: None if key in ("least", "most") else item for key, item in value.get("goal", {}).items()}
+    return {**value, "goal": goal}
 
 
 def datasets_of(value: Mapping[str, Any]) -> list[str]:

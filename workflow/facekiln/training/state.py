@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
 import time
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import torch
 
-from facekiln.artifact import atomic_path
+from facekiln.artifact import write_bytes
 from facekiln.errors import KilnError
 from facekiln.progress import log
 
@@ -17,20 +19,21 @@ FORMAT = 1
 
 
 class StateFile:
-    """The state of a training on disk, for one training only.
+    """The state of one training on disk, named after all that decides its outcome.
 
-    Saving does not change the outcome, so it is by time: a training loses at most about `every` seconds.
+    Saving does not change the outcome, so it is by time: a kill costs at most about `every` seconds.
     """
 
-    def __init__(self, path: Path, key: str, every: float = 60.0) -> None:
+    def __init__(self, folder: Path, key: str, every: float = 60.0) -> None:
         """Name the file.
 
         Args:
-            path: of the file; one that is there and of another training is kept beside, as `.other`.
-            key: a hash of all that decides the outcome: recipe, model, data, torch release, device.
+            folder: where it lies; states of other trainings may lie beside it.
+            key: a hash of all that decides the outcome: recipe, model, data, code, releases, device.
             every: seconds between two saves.
         """
-        self._path, self._key, self._every = path, key, every
+        self.path = folder / f"state-{key[:16]}.pth"
+        self._key, self._every = key, every
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -39,11 +42,19 @@ class StateFile:
         Raises:
             KilnError: the file is damaged.
         """
-        if not self._path.exists():
+        if not self.path.exists():
+            others = sorted(item.name for item in self.path.parent.glob("state-*.pth"))
+            if others:
+                log.info("%s: of another recipe, model, data or release; left alone", ", ".join(others))
             return None
         try:
-            value = torch.load(self._path, map_location="cpu", weights_only=True)
-            stored = value["format"], value["key"]
+            value = torch.load(self.path, map_location="cpu", weights_only=True)
+            data = value["state"].numpy().tobytes()
+            if (value["format"], value["key"]) != (FORMAT, self._key):
+                raise ValueError("another training's")
+            if hashlib.sha256(data).hexdigest() != value["sha256"]:
+                raise ValueError("other bytes than were written")
+            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except (
             pickle.UnpicklingError,
             RuntimeError,
@@ -51,23 +62,14 @@ class StateFile:
             KeyError,
             TypeError,
             ValueError,
+            AttributeError,
             OSError,
         ) as error:
             raise KilnError(
-                "is no state of a training, or damaged",
-                file=self._path,
+                "is no state of this training, or damaged",
+                file=self.path,
                 hint="remove it to train from the start",
             ) from error
-        if stored != (FORMAT, self._key):
-            other = self._path.with_name(f"{self._path.name}.other")
-            self._path.replace(other)
-            log.warning(
-                "the saved state is of another recipe, model, data or release: training from the start "
-                "(it is kept as %s)",
-                other,
-            )
-            return None
-        state: dict[str, Any] = value["state"]
         return state
 
     def save(self, state: dict[str, Any]) -> None:
@@ -76,8 +78,14 @@ class StateFile:
         Raises:
             KilnError: the disk is full; the old file is still there.
         """
-        with atomic_path(self._path) as part:
-            torch.save({"format": FORMAT, "key": self._key, "state": state}, part)
+        inner = io.BytesIO()
+        torch.save(state, inner)
+        data = inner.getvalue()
+        outer = io.BytesIO()
+        packed = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        digest = hashlib.sha256(data).hexdigest()
+        torch.save({"format": FORMAT, "key": self._key, "sha256": digest, "state": packed}, outer)
+        write_bytes(self.path, outer.getvalue())
         self._saved = time.monotonic()
 
     def is_due(self) -> bool:
@@ -86,4 +94,4 @@ class StateFile:
 
     def remove(self) -> None:
         """Remove the file of a training that is finished."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)

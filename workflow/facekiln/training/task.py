@@ -20,6 +20,7 @@ class Task(Protocol):
 
     steps: int
     epoch_steps: int  # steps that take each sample about once
+    goals: tuple[str, ...]  # figures of `judge` that are always numbers
 
     def start(self, network: nn.Module) -> None:
         """Give a fresh network first weights that fit the data, where the task knows better ones."""

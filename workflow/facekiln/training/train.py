@@ -14,22 +14,24 @@ import cv2
 import torch
 from torch import nn
 
-from facekiln.artifact import sha256_of_text, write_bytes, write_json
+from facekiln.artifact import check_writable, sha256_of_text, write_bytes, write_json
 from facekiln.config import Model
 from facekiln.errors import GateError
+from facekiln.fingerprint import fingerprint
 from facekiln.models.checkpoint import META, META_FORMAT
 from facekiln.models.registry import build_network
 from facekiln.progress import log
+from facekiln.provenance import tool_versions
 from facekiln.training.detection import DetectionTask
-from facekiln.training.device import choose_device, deterministic
+from facekiln.training.device import Device, choose_device, deterministic
 from facekiln.training.landmark_task import LandmarkTask
 from facekiln.training.loop import Trainer
-from facekiln.training.recipe import Recipe, make_recipe
+from facekiln.training.recipe import Recipe, make_recipe, without_limit
 from facekiln.training.sources import Places, Pool, open_pools
 from facekiln.training.state import StateFile
 from facekiln.training.task import Task
 
-CURVES, HISTORY, STATE = "curves.png", "history.json", "state.pth"
+CURVES, HISTORY = "curves.png", "history.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def train_checkpoint(
     Args:
         model: whose network, preprocessing and priors are trained for.
         raw_recipe: as `facekiln.config.load_recipe` returns it; it is stored in the checkpoint.
-        outputs: the checkpoint is written only when the goal is reached; curves and history in any case.
+        outputs: the checkpoint is written only when the goal is reached; where it is missed, curves and
+            history are written as `.failed`.
         places: where datasets are declared and audited.
 
     Returns:
@@ -63,6 +66,7 @@ def train_checkpoint(
     """
     recipe = make_recipe(raw_recipe)
     where = choose_device(recipe)
+    check_writable(outputs.checkpoint)
     train, held_out = open_pools(recipe, places or Places())
     data = {"train": train.records, "held_out": held_out.records}
     # Batches are made beside torch's threads; OpenCV's own would push those off their cores.
@@ -72,24 +76,19 @@ def train_checkpoint(
         task = make_task(model, recipe, train, held_out)
         task.start(network)
         trainer = Trainer(network, task, recipe, where)
-        key = _digest(
-            {"recipe": raw_recipe, "model": model.declaration(), "data": data} | _run_by(where.name())
-        )
-        state = StateFile(outputs.folder / STATE, key)
+        state = StateFile(outputs.folder, _key(model, raw_recipe, data, where))
         figures = trainer.run(state)
-    write_json(outputs.folder / HISTORY, {"title": recipe.title, **trainer.history.record()})
-    picture = trainer.history.picture(f"{model.name}: {recipe.title}", recipe.goal.metric)
-    write_bytes(outputs.folder / CURVES, picture)
-    state.remove()
+    reached = recipe.goal.reached(figures[recipe.goal.metric])
+    _write_course(outputs.folder, model, recipe, trainer, "" if reached else ".failed")
     log.info("%s", _told(figures))
-    if not recipe.goal.reached(figures[recipe.goal.metric]):
+    if not reached:
         raise GateError(
             "the goal on the held-out samples is missed; no checkpoint was written",
             file=f"recipe '{recipe.title}'",
             where=f"goal.{recipe.goal.metric}",
             value=figures[recipe.goal.metric],
             limit=recipe.goal.limit(),
-            hint="train for longer, or set another goal",
+            hint="train for longer, or set another goal, which costs no new training",
         )
     meta = {
         "format": META_FORMAT,
@@ -98,10 +97,36 @@ def train_checkpoint(
         "recipe": raw_recipe,
         "metrics": figures,
         "data": {**data, "sha256": _digest(data)},
-        **_run_by(where.name()),
+        **_run_by(where),
     }
     write_bytes(outputs.checkpoint, checkpoint_bytes(network, meta))
+    state.remove()
     return figures
+
+
+def _write_course(folder: Path, model: Model, recipe: Recipe, trainer: Trainer, ending: str) -> None:
+    """Write the curves and the history; with another ending where no rule expects them."""
+    history = trainer.history
+    write_json(_ended(folder / HISTORY, ending), {"title": recipe.title, **history.record()})
+    picture = history.picture(f"{model.name}: {recipe.title}", recipe.goal.metric)
+    write_bytes(_ended(folder / CURVES, ending), picture)
+
+
+def _ended(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.stem}{ending}{path.suffix}")
+
+
+def _key(model: Model, raw_recipe: Mapping[str, Any], data: Mapping[str, Any], where: Device) -> str:
+    """Return a hash of all that decides what is trained."""
+    whole = {
+        "recipe": without_limit(raw_recipe),
+        "model": model.declaration(),
+        "data": data,
+        "code": fingerprint("facekiln.training.train"),
+        "releases": tool_versions("numpy", "opencv-python-headless"),
+        **_run_by(where),
+    }
+    return _digest(whole)
 
 
 def make_task(model: Model, recipe: Recipe, train: Pool, held_out: Pool) -> Task:
@@ -114,8 +139,8 @@ def make_task(model: Model, recipe: Recipe, train: Pool, held_out: Pool) -> Task
     return kind(model, recipe, train, held_out)
 
 
-def _run_by(device: str) -> dict[str, str]:
-    return {"torch": str(torch.__version__), "device": device}
+def _run_by(where: Device) -> dict[str, str]:
+    return {"torch": str(torch.__version__), "device": where.name()}
 
 
 def _digest(value: Mapping[str, Any]) -> str:
