@@ -23,10 +23,10 @@ import numpy as np
 
 from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.reader import read_net
-from facekiln.chips.nnie.engine import Engine
-from facekiln.chips.nnie.engine_graph import PlanGraph, input_name
-from facekiln.chips.nnie.engine_plan import make_plan
-from facekiln.chips.nnie.ranges import measure_ranges
+from facekiln.chips.nnie.engine.engine import Engine
+from facekiln.chips.nnie.engine.graph import PlanGraph, input_name
+from facekiln.chips.nnie.engine.plan import make_plan
+from facekiln.chips.nnie.engine.ranges import measure_ranges
 
 SIDE = 640
 PAUSE_SECONDS = 0.02  # between turns

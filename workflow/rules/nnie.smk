@@ -13,7 +13,7 @@ rule legalise_nnie:
     conda:
         ENVIRONMENT
     params:
-        code=fingerprint("facekiln.chips.nnie.legalise_file"),
+        code=fingerprint("facekiln.chips.nnie.legalise.file"),
         limits=KILN.chips["nnie"],
     shell:
         "facekiln --log {log} nnie legalise {input.prototxt} {input.caffemodel} --heads {input.heads}"
@@ -39,7 +39,7 @@ rule map_nnie:
         ENVIRONMENT
     threads: 2
     params:
-        code=fingerprint("facekiln.chips.nnie.map_file", "facekiln.chips.nnie.mapper"),
+        code=fingerprint("facekiln.chips.nnie.mapper.map_file", "facekiln.chips.nnie.mapper.mapper"),
         declared=declared("input"),
         settings=KILN.chips["nnie"],
         bits=lambda wc: 16 if wc.precision else 8,

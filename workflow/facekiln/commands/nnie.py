@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from facekiln.commands import add_verb
 
 if TYPE_CHECKING:
-    from facekiln.chips.nnie.map_file import Source
+    from facekiln.chips.nnie.mapper.map_file import Source
     from facekiln.chips.nnie.settings import NnieSettings
 
 
@@ -124,7 +124,7 @@ def _settings(options: argparse.Namespace) -> NnieSettings:
 
 
 def _source(options: argparse.Namespace) -> Source:
-    from facekiln.chips.nnie.map_file import Source
+    from facekiln.chips.nnie.mapper.map_file import Source
     from facekiln.config import load_config
 
     return Source(
@@ -140,7 +140,7 @@ def _source(options: argparse.Namespace) -> Source:
 
 
 def _legalise(options: argparse.Namespace) -> None:
-    from facekiln.chips.nnie.legalise_file import legalise_files
+    from facekiln.chips.nnie.legalise.file import legalise_files
     from facekiln.config import load_config
     from facekiln.progress import log
 
@@ -168,8 +168,8 @@ def _legalise(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from facekiln.caffe.reader import read_net
-    from facekiln.chips.nnie.legalise import refuse
-    from facekiln.chips.nnie.restrictions import check_net
+    from facekiln.chips.nnie.legalise.legalise import refuse
+    from facekiln.chips.nnie.legalise.restrictions import check_net
     from facekiln.progress import log
 
     net = read_net(options.prototxt, options.caffemodel)
@@ -183,8 +183,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _cfg(options: argparse.Namespace) -> None:
     from facekiln.artifact import atomic_folder
-    from facekiln.chips.nnie.job import CFG
-    from facekiln.chips.nnie.map_file import make_job
+    from facekiln.chips.nnie.mapper.job import CFG
+    from facekiln.chips.nnie.mapper.map_file import make_job
     from facekiln.progress import log
 
     with atomic_folder(options.job) as folder:
@@ -195,8 +195,8 @@ def _cfg(options: argparse.Namespace) -> None:
 
 
 def _map(options: argparse.Namespace) -> None:
-    from facekiln.chips.nnie.inspect import EMULATED_BANNER, precision_of
-    from facekiln.chips.nnie.map_file import map_files
+    from facekiln.chips.nnie.mapper.map_file import map_files
+    from facekiln.chips.nnie.wk.inspect import EMULATED_BANNER, precision_of
     from facekiln.progress import log
 
     mapped = map_files(_source(options), _settings(options), options.output, options.cfg)
@@ -234,7 +234,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from facekiln.chips.nnie.inspect import describe, render
+    from facekiln.chips.nnie.wk.inspect import describe, render
 
     told: list[dict[str, Any]] = [describe(path) for path in options.wk]
     if options.json:

@@ -9,6 +9,7 @@ from pathlib import Path
 from facekiln.config import WEIGHTS_SECTION, Config, Model
 from facekiln.vision.priors import centre_note, make_priors
 
+
 @dataclass(frozen=True)
 class Figures:
     """Counts of a model.
@@ -105,7 +106,8 @@ def _size(label: str, size: tuple[int, int]) -> str:
 def _weights(model: Model, config: Config) -> list[str]:
     """Return the kinds of weights that a model can have, a star behind the one that is chosen."""
     chosen = model.weights or config.weights
-    return [kind + "*" * (kind == chosen) for kind, section in WEIGHTS_SECTION.items() if getattr(model, section)]
+    kinds = [kind for kind, section in WEIGHTS_SECTION.items() if getattr(model, section)]
+    return [kind + "*" * (kind == chosen) for kind in kinds]
 
 
 def tell(model: Model, config: Config) -> Iterator[str]:

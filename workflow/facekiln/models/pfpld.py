@@ -115,9 +115,10 @@ class PFPLD(nn.Module):
 
     @torch.no_grad()
     def start_from(self, landmarks: Tensor) -> None:
-        """Have an untrained network give these landmarks [196] for any crop, so that it learns only what differs.
+        """Have an untrained network give these landmarks [196] for any crop: it learns only what differs.
 
-        From zero, an optimiser of steps as long as its rate spends hundreds of them on the way to a mean face.
+        From zero, an optimiser of steps as long as its rate spends hundreds of them on the way to a mean
+        face.
         """
         self.fc.weight.zero_()
         self.fc.bias.copy_(landmarks)

@@ -11,8 +11,8 @@ import pytest
 
 from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.writer import write_net
-from facekiln.chips.nnie import container as wk
-from facekiln.chips.nnie.container_write import build_emulated_wk
+from facekiln.chips.nnie.wk import container as wk
+from facekiln.chips.nnie.wk.write import build_emulated_wk
 
 
 @pytest.fixture(scope="session")

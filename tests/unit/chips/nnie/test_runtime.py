@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from facekiln.caffe.opencv import OpenCvNet
-from facekiln.chips.nnie.mapper import main
+from facekiln.chips.nnie.mapper.mapper import main
 from facekiln.chips.nnie.runtime import WkRuntime
 from facekiln.errors import KilnError
 from facekiln.provenance import write_record

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from facekiln.chips.nnie.limits import LIMITS
+from facekiln.chips.nnie.legalise.limits import LIMITS
 from facekiln.chips.nnie.settings import load_settings, settings_from
 from facekiln.config import SCHEMAS, read_yaml
 from facekiln.errors import KilnError

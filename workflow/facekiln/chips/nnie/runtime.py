@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.chips.nnie import payload
-from facekiln.chips.nnie.container_read import instructions_of, parse_wk, read_bytes
-from facekiln.chips.nnie.engine import Engine
-from facekiln.chips.nnie.mapper_build import FORMAT
-from facekiln.chips.nnie.mapper_inputs import normalised, picture_to_planes
+from facekiln.chips.nnie.engine.engine import Engine
+from facekiln.chips.nnie.mapper.build import FORMAT
+from facekiln.chips.nnie.mapper.inputs import normalised, picture_to_planes
+from facekiln.chips.nnie.wk import payload
+from facekiln.chips.nnie.wk.read import instructions_of, parse_wk, read_bytes
 from facekiln.errors import KilnError
 from facekiln.vision.heads import HeadMap, heads_from_json
 

@@ -1,0 +1,1 @@
+"""GFPQ arithmetic on whole networks, run by ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""From any Caffe network to one inside the NNIE's limits."""

@@ -1,0 +1,1 @@
+"""nnie_mapper: its .cfg, its emulator, and running either."""

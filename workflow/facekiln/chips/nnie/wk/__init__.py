@@ -1,0 +1,1 @@
+"""The `.wk` container: read, write, inspect."""
