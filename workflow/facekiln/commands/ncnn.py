@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +163,7 @@ def _halve(options: argparse.Namespace) -> None:
 def _quantise(options: argparse.Namespace) -> None:
     from facekiln.chips.ncnn.quantise_file import Source, quantise_file
     from facekiln.config import load_config
+    from facekiln.parity.sight import told_sight
     from facekiln.progress import log
     from facekiln.quant.run import pictures_of_set
 
@@ -188,15 +188,11 @@ def _quantise(options: argparse.Namespace) -> None:
         steps,
         error,
     )
-    sight = built.sight
-    faces = f"{sight['faces'][1]} of the fp32 file's {sight['faces'][0]} faces; " if sight["faces"] else ""
-    cosines = ", ".join(f"{name} {value:.5f}" for name, value in sight["cosine"].items())
-    log.info("in ncnn      %son %d calibration pictures; cosine %s", faces, sight["pictures"], cosines)
+    log.info("in ncnn      %s", told_sight(built.sight))
 
 
 def _run(options: argparse.Namespace) -> None:
-    import numpy as np
-
+    from facekiln.commands.tensors import tell_tensors
     from facekiln.config import load_config
     from facekiln.parity.ncnn_stage import NcnnStage
     from facekiln.vision.image import read_image
@@ -205,22 +201,17 @@ def _run(options: argparse.Namespace) -> None:
     model = load_config(options.config).model(options.model)
     stage = NcnnStage(options.param, model)
     picture, _ = fit(read_image(options.image), model.size(options.size), model.input.resize)
-    for name, values in stage.run(picture).items():
-        shape = "x".join(map(str, values.shape))
-        figures = f"min {values.min():10.4f}  mean {values.mean():10.4f}  max {values.max():10.4f}"
-        sys.stdout.write(f"{name:<24} {shape:<14} {figures}\n")
-        if options.output:
-            options.output.mkdir(parents=True, exist_ok=True)
-            np.save(options.output / f"{name}.npy", values)
+    tell_tensors(stage.run(picture), options.output)
 
 
 def _inspect(options: argparse.Namespace) -> int:
     from facekiln.chips.ncnn.inspect import describe, dump, render
     from facekiln.chips.ncnn.param import read_param
+    from facekiln.commands.tensors import tell_json
 
     told = [describe(path) for path in options.param]
     if options.json:
-        sys.stdout.write(json.dumps(told[0] if len(told) == 1 else told, indent=2) + "\n")
+        tell_json(told)
     else:
         for path, said in zip(options.param, told, strict=True):
             lines = [*render(said), *(dump(read_param(path)) if options.layers else [])]

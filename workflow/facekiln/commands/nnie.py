@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -214,9 +213,8 @@ def _map(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from facekiln.chips.nnie.runtime import WkRuntime
+    from facekiln.commands.tensors import tell_tensors
     from facekiln.progress import log
     from facekiln.vision.image import read_image
     from facekiln.vision.preprocess import fit
@@ -224,21 +222,16 @@ def _run(options: argparse.Namespace) -> None:
     runtime = WkRuntime(options.wk)
     picture, _ = fit(read_image(options.image), (runtime.input.height, runtime.input.width), "letterbox")
     log.warning("EMULATED: %s runs in facekiln's NNIE emulator at %d bit", options.wk, runtime.bits)
-    for name, values in runtime.run(picture).items():
-        shape = "x".join(map(str, values.shape))
-        figures = f"min {values.min():10.4f}  mean {values.mean():10.4f}  max {values.max():10.4f}"
-        sys.stdout.write(f"{name:<32} {shape:<14} {figures}\n")
-        if options.output:
-            options.output.mkdir(parents=True, exist_ok=True)
-            np.save(options.output / f"{name}.npy", values)
+    tell_tensors(runtime.run(picture), options.output)
 
 
 def _inspect(options: argparse.Namespace) -> int:
     from facekiln.chips.nnie.wk.inspect import describe, render
+    from facekiln.commands.tensors import tell_json
 
     told: list[dict[str, Any]] = [describe(path) for path in options.wk]
     if options.json:
-        sys.stdout.write(json.dumps(told[0] if len(told) == 1 else told, indent=2, allow_nan=False) + "\n")
+        tell_json(told)
     else:
         sys.stdout.write("\n\n".join("\n".join(render(said)) for said in told) + "\n")
     return int(any(said["problems"] for said in told))

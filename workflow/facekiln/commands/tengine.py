@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +128,7 @@ def _convert(options: argparse.Namespace) -> None:
 def _quantise(options: argparse.Namespace) -> None:
     from facekiln.chips.tengine.quantise_file import Calibration, quantise_file
     from facekiln.config import load_config
+    from facekiln.parity.sight import told_sight
     from facekiln.progress import log
 
     built = quantise_file(
@@ -142,19 +142,13 @@ def _quantise(options: argparse.Namespace) -> None:
         table_out=options.scales_output,
     )
     _tell(options.output, built)
-    figures = built.figures
-    faces = (
-        f"{figures['faces'][1]} of the fp32 file's {figures['faces'][0]} faces; " if figures["faces"] else ""
-    )
-    cosines = ", ".join(f"{name} {value:.5f}" for name, value in figures["cosine"].items())
-    log.info("simulated    %son %d calibration pictures; cosine %s", faces, figures["pictures"], cosines)
+    log.info("simulated    %s", told_sight(built.figures))
 
 
 def _run(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from facekiln.chips.tengine import runtime
     from facekiln.chips.tengine.simulate import Simulation
+    from facekiln.commands.tensors import tell_tensors
     from facekiln.config import load_config
     from facekiln.progress import log
     from facekiln.vision.image import read_image
@@ -171,22 +165,17 @@ def _run(options: argparse.Namespace) -> None:
     else:
         log.info("simulated in ONNX Runtime, not run by Tengine")
         outputs = simulation.run(feed)
-    for name, values in outputs.items():
-        shape = "x".join(map(str, values.shape))
-        figures = f"min {values.min():10.4f}  mean {values.mean():10.4f}  max {values.max():10.4f}"
-        sys.stdout.write(f"{name:<32} {shape:<14} {figures}\n")
-        if options.output:
-            options.output.mkdir(parents=True, exist_ok=True)
-            np.save(options.output / f"{name}.npy", values)
+    tell_tensors(outputs, options.output)
 
 
 def _inspect(options: argparse.Namespace) -> int:
     from facekiln.chips.tengine.inspect import describe, dump, render
     from facekiln.chips.tengine.reader import read_tmfile
+    from facekiln.commands.tensors import tell_json
 
     told = [describe(path) for path in options.tmfile]
     if options.json:
-        sys.stdout.write(json.dumps(told[0] if len(told) == 1 else told, indent=2) + "\n")
+        tell_json(told)
     else:
         for path, said in zip(options.tmfile, told, strict=True):
             lines = [*render(said), *(dump(read_tmfile(path)) if options.nodes else [])]

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from facekiln.artifact import sha256_of
 from facekiln.chips.ncnn import build_file
 from facekiln.chips.ncnn.build_file import convert_file, store_fp16_file
-from facekiln.chips.ncnn.gate import judge_sight
 from facekiln.chips.ncnn.inspect import compare_models, describe, dump, ids_of, render
 from facekiln.chips.ncnn.model import read_model
 from facekiln.chips.ncnn.quantise_file import Built, Source, quantise_file
-from facekiln.chips.ncnn.settings import GateSettings, NcnnSettings, load_settings
+from facekiln.chips.ncnn.settings import NcnnSettings, load_settings
 from facekiln.cli import main
 from facekiln.config import Config, Input, Model, load_config
 from facekiln.errors import GateError, KilnError
 from facekiln.parity.executors import open_stage
+from facekiln.parity.sight import SightLimits, judge_sight
 from facekiln.provenance import read_record
 from facekiln.quant.ranges import measure_ranges, write_ranges
 from facekiln.quant.run import pictures_in_memory
@@ -264,13 +264,13 @@ def test_commands_on_files(fp32: Path, int8: tuple[Path, Built], capsys: pytest.
 )
 def test_a_blind_file_is_refused(figures: dict[str, object], told: str) -> None:
     with pytest.raises(GateError, match=told):
-        judge_sight(figures, GateSettings(0.5, 0.9, 8), "x.param")
+        judge_sight(figures, SightLimits(0.5, 0.9, 8), "x.param", "hint")
 
 
 def test_one_face_that_is_lost_is_blindness_whatever_the_share() -> None:
     with pytest.raises(GateError):
-        judge_sight({"faces": [1, 0], "cosine": {}}, GateSettings(0.0, 0.9, 8), "x.param")
-    judge_sight({"faces": [2, 1], "cosine": {}}, GateSettings(0.5, 0.9, 8), "x.param")
+        judge_sight({"faces": [1, 0], "cosine": {}}, SightLimits(0.0, 0.9, 8), "x.param", "hint")
+    judge_sight({"faces": [2, 1], "cosine": {}}, SightLimits(0.5, 0.9, 8), "x.param", "hint")
 
 
 @pytest.mark.published

@@ -15,7 +15,6 @@ import pytest
 from facekiln.chips.tengine import runtime
 from facekiln.chips.tengine.convert import convert
 from facekiln.chips.tengine.format import Quant
-from facekiln.chips.tengine.gate import judge_sight
 from facekiln.chips.tengine.outputs import ordered, rename, roles_of
 from facekiln.chips.tengine.quantise import quantise
 from facekiln.chips.tengine.ranges import activations
@@ -26,6 +25,7 @@ from facekiln.chips.tengine.writer import tmfile_bytes
 from facekiln.cli import main
 from facekiln.config import Config, load_config
 from facekiln.errors import GateError, KilnError
+from facekiln.parity.sight import judge_sight
 from support.tengine_networks import numbers, small_detector
 
 
@@ -100,18 +100,18 @@ def _figures(real: int, found: int) -> dict[str, object]:
 )
 def test_the_gate_catches_kl_on_few_pictures(settings: TengineSettings, real: int, found: int) -> None:
     with pytest.raises(GateError, match="gone blind"):
-        judge_sight(_figures(real, found), settings.gate, "x")
+        judge_sight(_figures(real, found), settings.gate, "x", "hint")
 
 
 @pytest.mark.parametrize(("real", "found"), [(581, 520), (581, 554), (539, 508), (0, 0)])
 def test_the_gate_lets_min_max_pass(settings: TengineSettings, real: int, found: int) -> None:
-    judge_sight(_figures(real, found), settings.gate, "x")
+    judge_sight(_figures(real, found), settings.gate, "x", "hint")
 
 
 def test_the_gate_of_landmark_models(settings: TengineSettings) -> None:
-    judge_sight({"faces": None, "cosine": {"pose": 0.99, "landms": 0.999}}, settings.gate, "x")
+    judge_sight({"faces": None, "cosine": {"pose": 0.99, "landms": 0.999}}, settings.gate, "x", "hint")
     with pytest.raises(GateError, match="'pose'"):
-        judge_sight({"faces": None, "cosine": {"pose": 0.2, "landms": 0.999}}, settings.gate, "x")
+        judge_sight({"faces": None, "cosine": {"pose": 0.2, "landms": 0.999}}, settings.gate, "x", "hint")
 
 
 def _script(path: Path, body: str) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from facekiln.artifact import sha256_of
 from facekiln.chips.ncnn.build_file import facts_of
-from facekiln.chips.ncnn.gate import judge_sight, measure_sight
 from facekiln.chips.ncnn.header import header_of, write_header
 from facekiln.chips.ncnn.match import thresholds_of
 from facekiln.chips.ncnn.model import NcnnModel, bin_of, read_model, weighted, write_model
@@ -25,8 +24,14 @@ from facekiln.chips.ncnn.simulate import LayerProof, prove_int8
 from facekiln.chips.ncnn.table import Table, make_table, read_table, write_table
 from facekiln.config import Model, known
 from facekiln.errors import GateError, KilnError
+from facekiln.parity.sight import Run, judge_sight, measure_sight
 from facekiln.progress import log
 from facekiln.provenance import read_record, tool_versions, write_record
+
+_HINT = (
+    "set quantise.method to mse or percentile, calibrate on more pictures, or name layers in"
+    " quantise.keep_float; KL on few pictures does this"
+)
 
 HEADS, STEM = "heads", "stem"
 _STEM_LAYERS = 2
@@ -178,13 +183,13 @@ def quantise_file(
         )
         judge_proofs(proofs, str(output))
         sight = measure_sight(
-            NcnnNet(source, threads=settings.threads),
-            NcnnNet(trial, threads=settings.threads),
+            _runner(NcnnNet(source, threads=settings.threads)),
+            _runner(NcnnNet(trial, threads=settings.threads)),
             feeds,
             model,
-            label,
+            model.size(label),
         )
-    judge_sight(sight, settings.gate, str(output))
+    judge_sight(sight, settings.gate, str(output), _HINT)
     write_model(output, made.model)
     table_path = table_out or output.with_suffix(".table")
     write_table(table_path, table)
@@ -224,3 +229,8 @@ def quantise_file(
         },
     )
     return Built(made, proofs, sight)
+
+
+def _runner(net: NcnnNet) -> Run:
+    """Return what gives a network's outputs by name with the batch in front: [1, N, values], [1, values]."""
+    return lambda feed: {name: value[None] for name, value in net.run({net.inputs[0]: feed}).items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facekiln.config import DEFAULT_FOLDER, check, read_yaml
+from facekiln.parity.sight import SightLimits
 
 FILE = Path("chips") / "ncnn.yaml"
 _SCHEMA = "chip_ncnn"
@@ -31,22 +32,13 @@ class QuantiseSettings:
 
 
 @dataclass(frozen=True)
-class GateSettings:
-    """When a quantised file is refused: too few of the fp32 file's faces, or a cosine that is too low."""
-
-    least_faces: float
-    least_cosine: float
-    pictures: int
-
-
-@dataclass(frozen=True)
 class NcnnSettings:
     """All of config/chips/ncnn.yaml that the commands read."""
 
     pnnx_timeout_minutes: float
     threads: int
     quantise: QuantiseSettings
-    gate: GateSettings
+    gate: SightLimits
 
 
 def settings_from(value: Mapping[str, Any]) -> NcnnSettings:
@@ -61,7 +53,7 @@ def settings_from(value: Mapping[str, Any]) -> NcnnSettings:
             quantise["requantise"],
             tuple(quantise["keep_float"]),
         ),
-        gate=GateSettings(**value["gate"]),
+        gate=SightLimits(**value["gate"]),
     )
 
 

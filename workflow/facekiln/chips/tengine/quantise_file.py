@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +13,25 @@ from numpy.typing import NDArray
 
 from facekiln.artifact import read_json, write_bytes
 from facekiln.chips.tengine.build_file import Built, checked, facts_of, written
-from facekiln.chips.tengine.format import FP32, INT8, UINT8
-from facekiln.chips.tengine.gate import judge_sight, measure_sight
+from facekiln.chips.tengine.format import FP32, INT8, UINT8, TmGraph
 from facekiln.chips.tengine.quantise import quantise
 from facekiln.chips.tengine.ranges import activations, measure_ranges
 from facekiln.chips.tengine.reader import read_tmfile
 from facekiln.chips.tengine.scale_table import read_table, write_table
 from facekiln.chips.tengine.scales import ALGORITHMS, scales_of
 from facekiln.chips.tengine.settings import TengineSettings
+from facekiln.chips.tengine.simulate import Simulation
 from facekiln.chips.tengine.tools import run_tool
 from facekiln.chips.tengine.writer import tmfile_bytes
 from facekiln.config import Model
 from facekiln.errors import KilnError
+from facekiln.parity.sight import Run, judge_sight, measure_sight
 from facekiln.progress import log
 from facekiln.provenance import read_record, tool_versions, write_record
 from facekiln.vision.image import read_image
 from facekiln.vision.preprocess import to_tensor
+
+_HINT = "quantise.algorithm minmax, or many more calibration pictures; KL on few pictures does this"
 
 LIST, FACTS = "list.txt", "calibration.json"
 DTYPES = {"uint8": UINT8, "int8": INT8}
@@ -134,8 +137,8 @@ def quantise_file(
             "is of another precision than was asked for", file=output, value=result.precision, limit=precision
         )
     feeds = list(_feeds(paths[: settings.gate.pictures], model, label))
-    figures = measure_sight(graph, result, feeds, model, model.size(label), names)
-    judge_sight(figures, settings.gate, str(output))
+    figures = measure_sight(_runner(graph, names), _runner(result, names), feeds, model, model.size(label))
+    judge_sight(figures, settings.gate, str(output), _HINT)
     write_bytes(output, data)
     outputs = [output]
     if table_out is not None:
@@ -200,3 +203,9 @@ def _by_quant_tool(
         return written(folder / "out.tmfile", printed, "quant_tool"), tables[
             0
         ].read_bytes() if tables else b""
+
+
+def _runner(graph: TmGraph, names: Mapping[str, str]) -> Run:
+    """Return what simulates a file and gives its outputs by the model's names."""
+    simulation = Simulation(graph)
+    return lambda feed: {names.get(name, name): values for name, values in simulation.run(feed).items()}

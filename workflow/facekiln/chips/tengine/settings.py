@@ -9,6 +9,7 @@ from typing import Any
 
 from facekiln.config import DEFAULT_FOLDER, check, known, read_yaml
 from facekiln.errors import KilnError
+from facekiln.parity.sight import SightLimits
 
 FILE = Path("chips") / "tengine.yaml"
 _SCHEMA = "chip_tengine"
@@ -41,15 +42,6 @@ class QuantiseSettings:
 
 
 @dataclass(frozen=True)
-class GateSettings:
-    """When a quantised file is refused: too few of the fp32 file's faces, or a cosine that is too low."""
-
-    least_faces: float
-    least_cosine: float
-    pictures: int
-
-
-@dataclass(frozen=True)
 class TengineSettings:
     """All of config/chips/tengine.yaml.
 
@@ -64,7 +56,7 @@ class TengineSettings:
     consumers: Mapping[str, Mapping[str, Any]]
     tools: ToolSettings
     quantise: QuantiseSettings
-    gate: GateSettings
+    gate: SightLimits
 
     @property
     def op_version(self) -> int:
@@ -108,7 +100,7 @@ def settings_from(value: dict[str, Any], file: Path | str = FILE) -> TengineSett
             ssh_host=ssh["host"],
         ),
         quantise=QuantiseSettings(**value["quantise"]),
-        gate=GateSettings(**value["gate"]),
+        gate=SightLimits(**value["gate"]),
     )
 
 
