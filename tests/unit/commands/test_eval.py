@@ -134,6 +134,7 @@ def described(dataset: str, digest: str, images: int) -> dict[str, Any]:
         "top_k": 5000,
         "keep": 750,
         "extent": 1,
+        "nms_epsilon": 0.0,
     }
 
 

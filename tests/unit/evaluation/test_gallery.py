@@ -44,6 +44,7 @@ META: dict[str, Any] = dict.fromkeys(META_KEYS, "x") | {
     "top_k": 5000,
     "keep": 750,
     "extent": 1,
+    "nms_epsilon": 0.0,
 }
 
 

@@ -51,6 +51,7 @@ META: dict[str, Any] = {
     "top_k": 5000,
     "keep": 750,
     "extent": 1,
+    "nms_epsilon": 0.0,
 }
 INT8 = {
     "artifact": "nnie/retinaface_640.wk",

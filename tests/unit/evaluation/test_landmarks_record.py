@@ -168,6 +168,7 @@ def test_the_command_writes_record_and_curve(tmp_path: Path, capsys: pytest.Capt
         "top_k": 1,
         "keep": 1,
         "extent": 0,
+        "nms_epsilon": 0.0,
     }
     write_predictions(tmp_path / "p", replace(_predicted(lambda points, _: points + 1.0), meta=meta))
     record, curves = tmp_path / "drawn.json", tmp_path / "drawn.curves.npz"

@@ -30,6 +30,7 @@ META: dict[str, Any] = {
     "top_k": 5000,
     "keep": 750,
     "extent": 1,
+    "nms_epsilon": 0.0,
 }
 
 
@@ -49,6 +50,7 @@ def _stamp(**changes: Any) -> Stamp:
         {"top_k": 400},
         {"keep": 400},
         {"extent": 0},
+        {"nms_epsilon": 1e-5},
         {"dataset": "wider_val"},
         {"dataset_digest": "f"},
         {"images": 199},

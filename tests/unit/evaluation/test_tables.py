@@ -37,6 +37,7 @@ META: dict[str, Any] = {
     "top_k": 5000,
     "keep": 750,
     "extent": 1,
+    "nms_epsilon": 0.0,
 }
 
 

@@ -48,6 +48,7 @@ class Stamp:
         extent: 1 where a box from 3 to 3 is one pixel wide in the suppression, else 0.
         boxes: how corners were written: "float", "truncate" or "floor_ceil".
         settings: what else the evaluator was told, in words; empty where it has nothing to be told.
+        nms_epsilon: added to each union in the suppression, pixels squared (see `facekiln.vision.nms`).
     """
 
     task: str
@@ -66,6 +67,7 @@ class Stamp:
     extent: int
     boxes: str
     settings: str = ""
+    nms_epsilon: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
@@ -83,6 +85,7 @@ class Stamp:
         told.append(f"{self.resize} {size}, {self.interpolation}")
         if self.task != "landmarks":  # which suppresses nothing
             suppression = f"NMS {self.nms_iou:g}{' (+1)' if self.extent else ''}"
+            suppression += f" (epsilon {self.nms_epsilon:g})" if self.nms_epsilon else ""
             told.append(
                 f"score from {self.score_threshold:g}, {suppression}, top {self.top_k}, keep {self.keep}"
             )
@@ -140,11 +143,13 @@ def stamp_of(
     wanted = [field.name for field in fields(Stamp) if field.name not in own]
     _all_there(meta, wanted)
     size = meta["size"]
-    values = {name: meta[name] for name in wanted} | {"size": (int(size[0]), int(size[1])) if size else None}
+    values: dict[str, Any] = {name: meta[name] for name in wanted} | {
+        "size": (int(size[0]), int(size[1])) if size else None
+    }
     # How the predictions of `NAME@INFERENCE` were made is in the other fields.
     values["dataset"] = str(values["dataset"]).partition("@")[0]
     # 1 and 1.0 are the same threshold, and must give the same id.
-    values |= {name: float(values[name]) for name in ("score_threshold", "nms_iou")}
+    values |= {name: float(values[name]) for name in ("score_threshold", "nms_iou", "nms_epsilon")}
     values |= {name: int(values[name]) for name in ("images", "top_k", "keep", "extent")}
     return Stamp(**own | values)
 
