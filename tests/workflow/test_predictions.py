@@ -56,6 +56,32 @@ def test_second_run_does_nothing_and_a_setting_predicts_again(predicted: Checkou
         path.write_text(before)
 
 
+def test_a_setting_predicts_again_also_while_the_golden_gate_is_due(predicted: Checkout) -> None:
+    """A gate that was only waited for, not depended on, hid every other change behind it."""
+    path = predicted.folder / "config/config.yaml"
+    before = path.read_text()
+    try:
+        changed = yaml.safe_load(before)
+        changed["inference"]["default"]["score_threshold"] = 0.03
+        changed["gates"]["golden"]["seed"] = 99
+        path.write_text(yaml.safe_dump(changed))
+        planned = predicted.planned(TARGET)
+        assert (planned["predict_shard"], planned["merge_predictions"]) == (2, 1)
+    finally:
+        path.write_text(before)
+
+
+def test_a_failed_golden_verdict_stops_before_the_run(predicted: Checkout) -> None:
+    verdict = predicted.folder / "verdict.json"
+    verdict.write_text(json.dumps({"verdict": "failed", "reason": "nothing found"}))
+    done = predicted.facekiln(
+        *("predict", "run", "--stage", "results/onnx/tiny_64.onnx", "--dataset", "procedural"),
+        *("--golden", str(verdict), "--output", "never"),
+    )
+    assert done.returncode == 3 and "nothing found" in done.stderr
+    assert not (predicted.folder / "never").exists()
+
+
 def test_explain_goes_on_with_the_artifact(predicted: Checkout) -> None:
     done = predicted.facekiln("explain", f"{TARGET}/predictions.npz")
     assert done.returncode == 0, done.stderr

@@ -1,9 +1,10 @@
 # results/calibration/{model}_{size}/: pictures at the network's size, their list, what they are, a contact sheet
 
-from facekiln.data.calibration_rule import choice_options, sets_digest
+from facekiln.data.calibration_rule import choice_options, sets_digest, with_evaluation_sets
 
-CHOICE = choice_options(KILN.calibration)
-SETS = or_stop(sets_digest, KILN.calibration)
+CHOSEN = or_stop(with_evaluation_sets, KILN.calibration, KILN.tables)
+CHOICE = choice_options(CHOSEN)
+SETS = or_stop(sets_digest, CHOSEN)
 
 
 rule make_calibration:

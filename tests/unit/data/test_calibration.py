@@ -17,7 +17,7 @@ from facekiln.artifact import read_json, sha256_of, write_json
 from facekiln.config import Model, load_config
 from facekiln.data.calibration import check_calibration, make_calibration
 from facekiln.data.calibration_pool import drawn_sample
-from facekiln.data.calibration_rule import choice_options, sets_digest
+from facekiln.data.calibration_rule import choice_options, sets_digest, with_evaluation_sets
 from facekiln.data.calibration_sheet import draw_sheet
 from facekiln.data.procedural import Scene
 from facekiln.errors import KilnError
@@ -275,6 +275,34 @@ def test_the_rules_options_are_quoted() -> None:
     assert choice_options(chosen) == (
         "--source 'my photos' --count 8 --seed 1 --strata --exclude 'a b' wider_val"
     )
+
+
+def test_what_a_table_judges_is_never_calibrated_on(root: Path) -> None:
+    tables = {"t": {"evaluations": ["voc/onnxruntime/onnx/a_64.onnx/procedural@ulfd", "port/x/y/wider_val"]}}
+
+    def excluded(source: str, exclude: tuple[str, ...] = ()) -> list[str]:
+        chosen = {"source": source, "exclude": list(exclude)}
+        return list(with_evaluation_sets(chosen, tables, root / "config")["exclude"])
+
+    assert excluded("procedural") == []
+    assert excluded("dataset:procedural", ("folder",)) == ["folder", "procedural"]
+    assert "procedural" not in excluded("photos/")  # a drawn scene is no photograph
+
+
+def test_a_dataset_of_a_table_that_is_here_is_excluded(config: Path) -> None:
+    tables = {"t": {"evaluations": ["voc/onnxruntime/onnx/a_64.onnx/tiny"]}}
+    chosen = with_evaluation_sets({"source": "photos/", "exclude": []}, tables, config)
+    assert chosen["exclude"] == ["tiny"]
+
+
+def test_a_changed_folder_reruns_the_rule(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    write_image(folder / "1.png", np.zeros((8, 8, 3), np.uint8))
+    chosen = {"source": "procedural", "exclude": [str(folder)]}
+    before = sets_digest(chosen, config)
+    assert before == sets_digest(chosen, config)
+    write_image(folder / "2.png", np.zeros((8, 8, 3), np.uint8))
+    assert sets_digest(chosen, config) != before
 
 
 def test_a_changed_declaration_reruns_the_rule(config: Path) -> None:

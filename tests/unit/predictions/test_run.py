@@ -114,7 +114,9 @@ def test_a_killed_run_goes_on_after_what_it_kept(
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["settings", "dataset", "artifact", "damage", "no run.json"])
+@pytest.mark.parametrize(
+    "change", ["settings", "declaration", "dataset", "artifact", "damage", "no run.json"]
+)
 def test_what_is_of_another_run_is_not_picked_up(
     run: Run,
     stage: Any,
@@ -133,6 +135,8 @@ def test_what_is_of_another_run_is_not_picked_up(
     declared, entry, left, told = scenes(), "default", 7, ""
     if change == "settings":
         entry, told = "ulfd", "score_threshold was 0.02, is 0.1"
+    elif change == "declaration":
+        detector, told = replace(detector, options={"leaky_slope": 0.3}), "declaration was"
     elif change == "dataset":
         declared, told = scenes(7, seed=4), "dataset_digest was"
     elif change == "artifact":
@@ -171,6 +175,40 @@ def test_merged_shards_have_the_bytes_of_a_whole_run(
     with pytest.raises(KilnError, match=r"of another run: .*score_threshold"):
         merge(folders, tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_shards_of_two_declarations_are_not_merged(
+    run: Run, stage: Any, detector: Model, scenes: Scenes, tmp_path: Path
+) -> None:
+    assert detector.priors
+    other = replace(detector, priors=replace(detector.priors, variances=(0.1, 0.6)))
+    for number, model in ((1, detector), (2, other)):
+        stage(model)
+        run(model, scenes(), f"shard{number}", shard=Shard(number, 2))
+    with pytest.raises(KilnError, match=r"of another run: declaration differ"):
+        merge([tmp_path / "shard1", tmp_path / "shard2"], tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [({"shard": 7}, "which shard"), ({"code": None}, "code differ"), ({}, "code differ")]
+)
+def test_a_shard_whose_meta_lacks_something_is_refused(
+    run: Run,
+    stage: Any,
+    detector: Model,
+    scenes: Scenes,
+    tmp_path: Path,
+    change: dict[str, Any],
+    told: str,
+) -> None:
+    stage(detector)
+    for number in (1, 2):
+        run(detector, scenes(), f"shard{number}", shard=Shard(number, 2))
+    path = tmp_path / "shard2/predictions.json"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, **change} if change else {k: meta[k] for k in meta if k != "code"}))
+    with pytest.raises(KilnError, match=told):
+        merge([tmp_path / "shard1", tmp_path / "shard2"], tmp_path / "m")
 
 
 @given(pictures=st.integers(0, 500), total=st.integers(1, 60))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facekiln.commands import add_verb
+
+if TYPE_CHECKING:
+    from facekiln.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,13 +88,15 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
 
 
-def _choice(options: argparse.Namespace, declared: dict[str, Any]) -> dict[str, Any]:
+def _choice(options: argparse.Namespace, config: Config) -> dict[str, Any]:
+    from facekiln.data.calibration_rule import with_evaluation_sets
     from facekiln.errors import KilnError
 
     chosen = {}
     for key in ("source", "count", "seed", "strata", "exclude"):
         given = getattr(options, key)
-        chosen[key] = declared[key] if given is None else given
+        chosen[key] = config.calibration[key] if given is None else given
+    chosen = with_evaluation_sets(chosen, config.tables, options.config)
     if chosen["count"] < 1:
         raise KilnError("is less than 1", where="--count", value=chosen["count"])
     return chosen
@@ -104,7 +109,7 @@ def _make(options: argparse.Namespace) -> None:
     from facekiln.provenance import tool_versions, write_record
 
     config = load_config(options.config)
-    choice = _choice(options, config.calibration)
+    choice = _choice(options, config)
     facts = make_calibration(
         options.output, config.model(options.model), options.size, config=options.config, **choice
     )
@@ -183,7 +188,7 @@ def _stability(options: argparse.Namespace) -> None:
     from facekiln.quant.stability import draw_stability, stability, stability_text
 
     config = load_config(options.config)
-    choice = _choice(options, config.calibration)
+    choice = _choice(options, config)
     report = stability(
         options.onnx,
         config.model(options.model),

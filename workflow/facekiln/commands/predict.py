@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--inference", metavar="NAME", help="an entry of config.yaml's `inference` (default: `default`)"
     )
     run.add_argument("--backend", metavar="NAME", help="default: the first that runs such files")
+    run.add_argument(
+        "--golden", type=Path, metavar="FILE", help="a verdict of `facekiln gate golden`: a failed one stops"
+    )
     run.add_argument("--shard", default="1/1", metavar="I/N", help="part I of N of the dataset")
     run.add_argument(
         "--output",
@@ -82,6 +85,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _stop_where_failed(golden: Path) -> None:
+    from facekiln.artifact import read_json
+    from facekiln.errors import GateError
+
+    verdict = read_json(golden)
+    if verdict.get("verdict") == "failed":
+        raise GateError(
+            f"the golden picture says that this artifact does not work: {verdict.get('reason', '')}",
+            file=golden,
+            hint="mend the artifact, or correct the model's `golden:`",
+        )
+
+
 def _run(options: argparse.Namespace) -> None:
     from facekiln.config import known, load_config
     from facekiln.data.declared import load_datasets
@@ -93,6 +109,8 @@ def _run(options: argparse.Namespace) -> None:
 
     config = load_config(options.config)
     shard = parse_shard(options.shard)
+    if options.golden:
+        _stop_where_failed(options.golden)
     name, entry = split_dataset(options.dataset)
     if options.inference and entry not in (DEFAULT, options.inference):
         raise KilnError("two inference entries are named", value=f"{entry}, {options.inference}")

@@ -76,6 +76,11 @@ def backend_for(path: Path | str, name: str | None = None) -> str:
     return name
 
 
+def declaration_of(model: Model) -> str:
+    """Return a hash of all that a model's declaration decides of its predictions."""
+    return model.digest("input", "outputs", "priors", "crop", "network", "options")
+
+
 def split_dataset(segment: str) -> tuple[str, str]:
     """Return (dataset, inference entry) of `NAME` or `NAME@ENTRY`."""
     name, _, entry = segment.partition("@")
@@ -181,5 +186,6 @@ class PredictionTargets:
     def digest(self, wildcards: Wildcards) -> str:
         """Return a hash of every setting behind predictions: a change of it predicts again."""
         wanted = self.wanted(wildcards.backend, wildcards.artifact, wildcards.dataset)
-        model = wanted.model.digest("input", "outputs", "priors", "crop", "network", "options")
-        return sha256_of_text(repr((wanted.inference, model, wanted.dataset.digest())))[:16]
+        return sha256_of_text(
+            repr((wanted.inference, declaration_of(wanted.model), wanted.dataset.digest()))
+        )[:16]

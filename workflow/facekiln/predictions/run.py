@@ -15,7 +15,7 @@ from facekiln.errors import KilnError
 from facekiln.fingerprint import fingerprint
 from facekiln.parity.executors import Stage, open_stage
 from facekiln.predictions.ahead import ahead
-from facekiln.predictions.names import BACKENDS
+from facekiln.predictions.names import BACKENDS, declaration_of
 from facekiln.predictions.one import OnePicture, prepare
 from facekiln.predictions.partial import Partial
 from facekiln.predictions.settings import Inference
@@ -74,15 +74,12 @@ def predict(
         "dataset": declared.name,
         "dataset_digest": declared.digest(),
         "images": len(indices),
+        "declaration": declaration_of(model),
+        "code": fingerprint("facekiln.predictions.run"),
         **inference.meta(),
         **shard.meta(),
     }
-    run = {
-        **meta,
-        "declaration": model.digest("input", "outputs", "priors", "crop"),
-        "code": fingerprint("facekiln.predictions.run"),
-    }
-    partial = Partial(output, run, pictures=keep_every)
+    partial = Partial(output, meta, pictures=keep_every)
     if partial.done:
         log.info("%s: going on after %d of %d pictures", output, partial.done, len(indices))
     if partial.done < len(indices):

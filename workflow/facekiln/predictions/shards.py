@@ -12,6 +12,7 @@ from facekiln.errors import KilnError
 from facekiln.predictions.store import Predictions, join, read_predictions, write_predictions
 
 _KEY = "shard"
+_ABSENT = "(absent)"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ def parse_shard(text: str) -> Shard:
     return shard
 
 
+def _number_and_total(value: Any, folder: Path) -> tuple[int, int]:
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(isinstance(item, int) for item in value)
+    ):
+        raise KilnError("does not say which shard it is", file=folder, where=_KEY, value=value)
+    return value[0], value[1]
+
+
 def merge(folders: Sequence[Path], output: Path) -> Predictions:
     """Put the predictions of all shards together, in dataset order, whatever order they are given in.
 
@@ -60,7 +71,7 @@ def merge(folders: Sequence[Path], output: Path) -> Predictions:
     metas = {}
     for folder in folders:
         part = read_predictions(folder)
-        number, total = part.meta.get(_KEY, (1, 1))
+        number, total = _number_and_total(part.meta.get(_KEY, [1, 1]), folder)
         if total != len(folders) or number in parts:
             raise KilnError(
                 "these are not all shards of one run, each once",
@@ -70,12 +81,15 @@ def merge(folders: Sequence[Path], output: Path) -> Predictions:
             )
         parts[number] = part
         metas[number] = {key: value for key, value in part.meta.items() if key not in (_KEY, "images")}
-        different = sorted(key for key in metas[number] if metas[number][key] != metas[min(metas)].get(key))
+        here, first = metas[number], metas[min(metas)]
+        different = sorted(
+            key for key in {*here, *first} if here.get(key, _ABSENT) != first.get(key, _ABSENT)
+        )
         if different:
             raise KilnError(
                 f"is of another run: {', '.join(different)} differ",
                 file=folder,
-                value=[metas[number][key] for key in different],
+                value=[here.get(key, _ABSENT) for key in different],
                 hint="predict all shards again with the same settings",
             )
     ordered = [parts[number] for number in sorted(parts)]

@@ -42,6 +42,7 @@ META_KEYS = (
     "top_k",
     "keep",
     "extent",
+    "nms_epsilon",
 )
 _AGAIN = "predict again: facekiln predict run --help"
 
