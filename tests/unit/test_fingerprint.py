@@ -1,10 +1,14 @@
 """Fingerprints follow imports: a change reaches what uses it and nothing else."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from facekiln import fingerprint as module
+from facekiln.data.declared import KINDS
 from facekiln.fingerprint import fingerprint, modules_behind
 
 
@@ -48,3 +52,82 @@ def test_a_change_reaches_what_imports_it(package: Path, changed: str, expected:
         stream.write("# edited\n")
     _forget()
     assert (fingerprint("facekiln.a") != before) is expected
+
+
+# ---- modules that are imported by name
+
+
+def test_a_module_in_quotes_is_behind(package: Path) -> None:
+    """As tables of readers name them. In words, or asked for a fingerprint, a name is no dependency."""
+    (package / "e.py").write_text(
+        '"""Use `fingerprint("facekiln.a")`; see facekiln.c."""\nTABLE = {"x": ("facekiln.room.b", \'f\')}\n'
+    )
+    assert modules_behind("facekiln.e") == ["facekiln.d", "facekiln.e", "facekiln.room.b"]
+
+
+def test_every_rule_that_opens_datasets_follows_their_readers(root: Path) -> None:
+    """A repaired reader of annotations makes its predictions, audits, trainings and evaluations anew."""
+    readers = {kind.module for kind in KINDS.values()}
+    rules = {
+        match[1]: re.findall(r'"(facekiln[\w.]+)"', match[2])
+        for path in sorted((root / "workflow/rules").glob("*.smk"))
+        for match in re.finditer(r"(?ms)^rule (\w+):.*?\bcode=fingerprint\(([^)]*)\)", path.read_text())
+    }
+    behind = {rule: set(modules_behind(*modules)) for rule, modules in rules.items()}
+    opening = {rule for rule, modules in behind.items() if "facekiln.data.declared" in modules}
+    assert {
+        "predict_shard",
+        "merge_predictions",
+        "train_checkpoint",
+        "check_dataset",
+        "evaluate_wider",
+        "evaluate_voc",
+        "evaluate_landmarks",
+    } <= opening
+    assert all(readers <= behind[rule] for rule in opening)
+
+
+@pytest.mark.parametrize(
+    "opener",
+    [
+        "facekiln.predictions.run",
+        "facekiln.training.train",
+        "facekiln.evaluation.voc_record",
+        "facekiln.evaluation.landmarks_record",
+        "facekiln.data.audit",
+    ],
+)
+def test_what_opens_datasets_has_the_readers_behind_it(opener: str) -> None:
+    assert {"facekiln.data.wider_mat", "facekiln.data.voc", "facekiln.data.wflw"} <= set(
+        modules_behind(opener)
+    )
+
+
+def test_the_wider_rule_knows_what_reads_detections_and_writes_records(root: Path) -> None:
+    rule = (root / "workflow/rules/evaluation.smk").read_text().partition("rule evaluate_voc")[0]
+    behind = modules_behind(*re.findall(r'"(facekiln\.[\w.]+)"', rule))
+    for name in ("wider", "wider_record", "wider_truth", "read_any", "read_text", "detections", "stamp"):
+        assert f"facekiln.evaluation.{name}" in behind
+
+
+def test_no_module_is_imported_by_a_name_put_together(root: Path) -> None:
+    """Such a name cannot be followed. The command line's own decide no byte."""
+    found = [
+        path.name
+        for path in (root / "workflow/facekiln").rglob("*.py")
+        if re.search(r"import_module\(\s*f[\"']", path.read_text())
+    ]
+    assert found == ["cli.py"]
+
+
+def test_help_and_light_verbs_import_no_reader() -> None:
+    code = (
+        "import sys; from facekiln.cli import main\n"
+        "for words in (['--help'], ['eval', '--help'], ['dataset', 'list']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit: pass\n"
+        "from facekiln.data.declared import KINDS\n"
+        "print(sorted({kind.module for kind in KINDS.values()} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,8 +1,9 @@
 """Fingerprints of the package's own code, so that editing a module rebuilds what it makes and nothing else.
 
 Rules hand `fingerprint("facekiln.caffe.convert")` to Snakemake as a parameter. It hashes the module and, by
-following import statements, every module of the package that it uses. Plumbing that decides no byte of an
-artifact (errors, logging, the command line) is left out.
+following import statements, every module of the package that it uses; a module that is imported by its name,
+from a table as `facekiln.data.declared.KINDS`, is known by that name in quotes, which has to be whole. Plumbing
+that decides no byte of an artifact (errors, logging, the command line) is left out.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(facekiln[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+(facekiln[\w.]*))",
     re.MULTILINE,
 )
+# What `importlib.import_module` is given. A name that is asked for a fingerprint is none.
+_NAMED = re.compile(r"""(?<!fingerprint\()(["'])(facekiln(?:\.\w+)+)\1""")
 
 
 def _path_of(module: str) -> Path | None:
@@ -40,7 +43,9 @@ def _imports_of(module: str) -> frozenset[str]:
     path = _path_of(module)
     assert path is not None
     found: set[str] = set()
-    for source, names, plain in _IMPORT.findall(path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8")
+    found.update(name for _, name in _NAMED.findall(text))
+    for source, names, plain in _IMPORT.findall(text):
         base = source or plain
         found.add(base)
         # `from facekiln.room import module` names a module; a function's name finds no file and is dropped.
@@ -49,7 +54,7 @@ def _imports_of(module: str) -> frozenset[str]:
 
 
 def modules_behind(*modules: str) -> list[str]:
-    """Return the modules and everything of the package that they import, plumbing left out, sorted.
+    """Return the modules and everything of the package that they import or name, plumbing left out, sorted.
 
     Raises:
         ModuleNotFoundError: a name that is no module of the package.

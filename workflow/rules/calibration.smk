@@ -1,6 +1,10 @@
 # results/calibration/{model}_{size}/: pictures at the network's size, their list, what they are, a contact sheet
 
-from facekiln.data.calibration_rule import choice_options, sets_digest, with_evaluation_sets
+from facekiln.data.calibration_rule import (
+    choice_options,
+    sets_digest,
+    with_evaluation_sets,
+)
 
 CHOSEN = or_stop(with_evaluation_sets, KILN.calibration, KILN.tables)
 CHOICE = choice_options(CHOSEN)

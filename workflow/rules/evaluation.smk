@@ -22,8 +22,8 @@ rule evaluate_wider:
     params:
         code=fingerprint(
             "facekiln.evaluation.wider",
-            "facekiln.evaluation.detections",
-            "facekiln.evaluation.stamp",
+            "facekiln.evaluation.wider_record",
+            "facekiln.evaluation.read_any",
         ),
         declared=checked(PRECISION.digest),
         boxes=PRECISION.box_rule,

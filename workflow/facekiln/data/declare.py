@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,8 +35,7 @@ def declare(
     for path in paths:
         if not path.exists():
             raise KilnError("does not exist", file=path, hint="name annotations relative to --folder")
-    read = getattr(importlib.import_module(f"facekiln.data.{layout.module}"), layout.function)
-    dataset = read(name, folder / images, *paths)
+    dataset = layout.reader()(name, folder / images, *paths)
     samples = [dataset[index] for index in range(len(dataset))]
     faces, counted = sum(map(len, samples)), sum(int((~sample.ignore).sum()) for sample in samples)
     expected = {"images": len(samples), "faces": faces}

@@ -118,25 +118,31 @@ class Declared:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a layout is read: module and function of this room, its options, the ending of its annotation
-    files."""
+    """How a layout is read: module and function, its options, the ending of its annotation files."""
 
     module: str
     function: str
     options: tuple[str, ...] = ()
     ending: str = ""
 
+    def reader(self) -> Callable[..., Listing]:
+        """Import the function that reads it."""
+        read: Callable[..., Listing] = getattr(importlib.import_module(self.module), self.function)
+        return read
 
+
+# Modules have their whole names here: `facekiln.fingerprint` knows by them that a change of a reader makes anew
+# whatever opens a dataset. They are imported when a dataset of theirs is opened.
 KINDS: dict[str, Kind] = {
-    "wider_text": Kind("wider", "read_wider_text"),
-    "wider_label": Kind("wider", "read_wider_label"),
-    "wider_mat": Kind("wider_mat", "read_wider_mat"),
-    "voc": Kind("voc", "read_voc", ("label", "origin"), ".xml"),
-    "wflw": Kind("wflw", "read_wflw"),
-    "lapa": Kind("lapa", "read_lapa", (), ".txt"),
-    "300w_lp": Kind("aflw_300w_lp", "read_300w_lp", ("points",), ".mat"),
-    "pfld_list": Kind("pfld_list", "read_pfld_list", ("side",)),
-    "procedural": Kind("procedural_set", "procedural_set", ("purpose", "seed", "size")),
+    "wider_text": Kind("facekiln.data.wider", "read_wider_text"),
+    "wider_label": Kind("facekiln.data.wider", "read_wider_label"),
+    "wider_mat": Kind("facekiln.data.wider_mat", "read_wider_mat"),
+    "voc": Kind("facekiln.data.voc", "read_voc", ("label", "origin"), ".xml"),
+    "wflw": Kind("facekiln.data.wflw", "read_wflw"),
+    "lapa": Kind("facekiln.data.lapa", "read_lapa", (), ".txt"),
+    "300w_lp": Kind("facekiln.data.aflw_300w_lp", "read_300w_lp", ("points",), ".mat"),
+    "pfld_list": Kind("facekiln.data.pfld_list", "read_pfld_list", ("side",)),
+    "procedural": Kind("facekiln.data.procedural_set", "procedural_set", ("purpose", "seed", "size")),
 }
 
 
@@ -213,9 +219,7 @@ def open_dataset(declared: Declared) -> Listing:
     ]
     if wrong:
         raise _mismatch(declared, wrong, "fetch the annotation again, or declare the file that you have")
-    read: Callable[..., Listing] = getattr(
-        importlib.import_module(f"facekiln.data.{kind.module}"), kind.function
-    )
+    read = kind.reader()
     if declared.folder is None:
         return read(declared.name, declared.expected.images, **declared.options)
     dataset = read(declared.name, declared.folder / declared.images, *files, **declared.options)
