@@ -2,8 +2,8 @@
 
 Rules hand `fingerprint("facekiln.caffe.convert")` to Snakemake as a parameter. It hashes the module and, by
 following import statements, every module of the package that it uses; a module that is imported by its name,
-from a table as `facekiln.data.declared.KINDS`, is known by that name in quotes, which has to be whole. Plumbing
-that decides no byte of an artifact (errors, logging, the command line) is left out.
+from a table as `facekiln.data.declared.KINDS`, is known by that name in quotes, which has to be whole.
+Plumbing that decides no byte of an artifact (errors, logging, the command line) is left out.
 """
 
 from __future__ import annotations

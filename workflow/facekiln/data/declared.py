@@ -131,8 +131,8 @@ class Kind:
         return read
 
 
-# Modules have their whole names here: `facekiln.fingerprint` knows by them that a change of a reader makes anew
-# whatever opens a dataset. They are imported when a dataset of theirs is opened.
+# Modules have their whole names here: `facekiln.fingerprint` knows by them that a change of a reader makes
+# anew whatever opens a dataset. They are imported when a dataset of theirs is opened.
 KINDS: dict[str, Kind] = {
     "wider_text": Kind("facekiln.data.wider", "read_wider_text"),
     "wider_label": Kind("facekiln.data.wider", "read_wider_label"),
