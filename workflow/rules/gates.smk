@@ -1,11 +1,24 @@
-# results/gates/: verdicts with reasons; summary.json lists all of them, and fails where one did
+# results/gates/: verdicts with reasons; summary.json lists all of them, passed.json exists only where none failed
 
+from pathlib import Path
+
+from facekiln.evaluation.gates_list import refresh_summary
 from facekiln.evaluation.plan import EvaluationTargets
 
 PLAN = EvaluationTargets(KILN)
 
 
-# Seconds, and an input of every prediction: an artifact that finds nothing stops before any long run.
+# What stops a run (a prediction refused, a parity that failed) leaves no summary that says what is no longer so.
+onerror:
+    refresh_summary(
+        PLAN.gates,
+        Path("results/gates/summary.json"),
+        Path("results/gates/summary.html"),
+    )
+
+
+# Seconds, and an input of every prediction, which refuses where it says "failed". Like all gates it keeps going,
+# so that the summary lists its failure.
 rule check_golden:
     input:
         unpack(checked(lambda wc: PLAN.files_of(wc.artifact))),
@@ -17,13 +30,13 @@ rule check_golden:
         ENVIRONMENT
     params:
         code=fingerprint("facekiln.evaluation.gates_run"),
+        declared=checked(lambda wc: PLAN.declared_of(wc.artifact)),
         limits=KILN.gates["golden"],
         mirror=MIRROR,
     shell:
-        "facekiln --log {log} gate golden {input.artifact} {params.mirror} --output {output}"
+        "facekiln --log {log} gate golden {input.artifact} {params.mirror} --keep-going --output {output}"
 
 
-# It keeps going: the summary lists all verdicts, and stops.
 rule check_accuracy:
     input:
         child="results/eval/{evaluator}/{backend}/{artifact}/{dataset}.json",
@@ -60,6 +73,7 @@ rule check_batch:
     threads: 2
     params:
         code=fingerprint("facekiln.evaluation.gates_run"),
+        declared=checked(lambda wc: PLAN.declared_of(wc.artifact)),
         limits=KILN.gates["batch"],
     shell:
         "facekiln --log {log} gate batch {input.artifact} --keep-going --output {output}"
@@ -79,6 +93,8 @@ rule check_board_decode:
         code=fingerprint(
             "facekiln.evaluation.gates_board", "facekiln.chips.nnie.runtime"
         ),
+        declared=checked(lambda wc: PLAN.declared_of(wc.artifact)),
+        pictures=[KILN.parity["count"], KILN.parity["seed"]],
         limits=KILN.gates["pipelines"],
     shell:
         "facekiln --log {log} gate board-decode {input} --keep-going --output {output}"
@@ -123,6 +139,22 @@ rule summarise_gates:
     conda:
         ENVIRONMENT
     params:
-        code=fingerprint("facekiln.evaluation.gates"),
+        code=fingerprint("facekiln.evaluation.gates_list"),
     shell:
-        "facekiln --log {log} gate list --only {input} --output {output.json} --page {output.page}"
+        "facekiln --log {log} gate list --only {input} --keep-going --output {output.json} --page {output.page}"
+
+
+rule require_gates:
+    input:
+        "results/gates/summary.json",
+    output:
+        "results/gates/passed.json",
+    log:
+        "logs/gates/passed.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.evaluation.gates_list"),
+    shell:
+        "facekiln --log {log} gate require {input} --output {output}"

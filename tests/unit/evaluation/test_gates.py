@@ -13,13 +13,16 @@ from facekiln.errors import GateError, KilnError
 from facekiln.evaluation.gates import (
     Verdict,
     judge_accuracy,
-    read_verdict,
-    read_verdicts,
     skipped,
     stop_if_failed,
+    write_verdict,
+)
+from facekiln.evaluation.gates_list import (
+    read_verdict,
+    read_verdicts,
+    refresh_summary,
     summary,
     summary_html,
-    write_verdict,
 )
 from facekiln.evaluation.stamp import Evaluation, read_evaluation, stamp_of, write_evaluation
 from facekiln.verdict import at_least, at_most, worst
@@ -106,6 +109,36 @@ def test_two_protocols_are_never_compared(tmp_path: Path) -> None:
         judge_accuracy(_evaluation(tmp_path, "c.json", 0.90, 0.88, 0.80, **INT8), parent, LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("child", "parent", "told"),
+    [
+        (INT8, {"model": "ulfd_rfb_320", "artifact": "onnx/ulfd_rfb_320.sim.onnx"}, "two models"),
+        ({}, INT8, "no float parent's"),  # child and parent swapped
+        (INT8, {**INT8, "artifact": "nnie/retinaface_640_int16.wk"}, "no float parent's"),
+        (INT8, {"artifact": "onnx/retinaface_320.sim.onnx"}, "not made from"),
+        (INT8, {"artifact": "torchscript/retinaface_640.pt"}, "not made from"),
+        ({}, {}, "not made from"),
+    ],
+)
+def test_a_loss_is_judged_against_a_float_stage_behind_it_only(
+    tmp_path: Path, child: dict[str, Any], parent: dict[str, Any], told: str
+) -> None:
+    figures = (0.9, 0.88, 0.8)
+    with pytest.raises(KilnError, match=told):
+        judge_accuracy(
+            _evaluation(tmp_path, "c.json", *figures, **child),
+            _evaluation(tmp_path, "p.json", *figures, **parent),
+            LIMITS,
+        )
+
+
+def test_any_float_ancestor_will_do(tmp_path: Path) -> None:
+    child = _evaluation(tmp_path, "c.json", 0.9, 0.88, 0.8, **INT8)
+    for artifact in ("caffe/retinaface_640.caffemodel", "checkpoints/retinaface.pth"):
+        parent = _evaluation(tmp_path, "p.json", 0.9, 0.88, 0.8, artifact=artifact)
+        assert judge_accuracy(child, parent, LIMITS).verdict == "passed"
+
+
 def test_nothing_that_is_not_a_number_passes() -> None:
     nan = float("nan")
     assert at_least(nan, 0.0) == at_most(nan, 1.0) == "failed"
@@ -180,6 +213,80 @@ def test_what_is_no_verdict_is_named(tmp_path: Path) -> None:
         read_verdicts(tmp_path)
     with pytest.raises(KilnError, match="no gates/"):
         read_verdicts(tmp_path / "gates")
+
+
+def test_a_folder_without_a_verdict_is_no_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gates").mkdir()
+    (tmp_path / "parity").mkdir()
+    # What is made from verdicts is none.
+    for name in ("summary.json", "passed.json"):
+        (tmp_path / "gates" / name).write_text('{"passed": true}')
+    assert main(["gate", "list", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "holds no verdict" in told
+    assert "next step" in told
+
+
+def _listed(folder: Path, *verdicts: Verdict) -> Path:
+    for index, verdict in enumerate(verdicts):
+        write_verdict(folder / f"gates/golden/{index}.json", verdict)
+    return folder / "gates/summary.json"
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("warned", 0), ("failed", 3)])
+def test_the_list_is_written_always_and_required_after(tmp_path: Path, verdict: str, status: int) -> None:
+    listed, passed = _listed(tmp_path, _verdict(verdict), _verdict("passed")), tmp_path / "gates/passed.json"
+    passed.write_text("of an earlier run")
+    page = tmp_path / "gates/summary.html"
+    arguments = ["gate", "list", str(tmp_path), "--output", str(listed), "--page", str(page)]
+    assert main([*arguments, "--keep-going"]) == 0
+    assert main(arguments) == status
+    assert verdict.upper() in page.read_text()
+    assert main(["gate", "require", str(listed), "--output", str(passed)]) == status
+    assert passed.exists() == (status == 0)
+
+
+def test_what_was_never_judged_is_required_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "summary.json"
+    whole = summary([_verdict("passed")], ["results/parity/x.json"])
+    listed.write_text(json.dumps(whole))
+    assert main(["gate", "require", str(listed)]) == 3
+    assert "1 were never judged: results/parity/x.json" in capsys.readouterr().err
+    assert "<b>NOT JUDGED</b>" in summary_html(whole)
+    listed.write_text(json.dumps(summary([])))
+    assert main(["gate", "require", str(listed)]) == 3
+    listed.write_text("{}")
+    assert main(["gate", "require", str(listed)]) == 1
+
+
+def test_a_run_that_was_stopped_leaves_no_stale_summary(tmp_path: Path) -> None:
+    listed, page = _listed(tmp_path, _verdict("passed")), tmp_path / "gates/summary.html"
+    golden, parity = tmp_path / "gates/golden/0.json", tmp_path / "parity/x.json"
+    wanted = [str(golden), str(parity)]
+    refresh_summary(lambda: wanted, listed, page)
+    assert not listed.exists()  # nothing failed, and none was there to be wrong
+    main(["gate", "list", str(tmp_path), "--output", str(listed), "--page", str(page)])
+    assert json.loads(listed.read_text())["passed"]
+    refresh_summary(lambda: wanted, listed, page)
+    whole = json.loads(listed.read_text())
+    assert (whole["passed"], whole["missing"]) == (False, [str(parity)])
+    parity.parent.mkdir()
+    parity.with_name("x.failed.json").write_text(json.dumps(_parity(False)))
+    refresh_summary(lambda: wanted, listed, page)
+    assert json.loads(listed.read_text())["counts"]["failed"] == 1
+    assert "FAILED" in page.read_text()
+    golden.write_text("{}")
+    refresh_summary(lambda: wanted, listed, page)
+    assert not listed.exists()
+    assert not page.exists()
+
+
+def test_a_summary_that_is_true_is_not_touched(tmp_path: Path) -> None:
+    listed, page = _listed(tmp_path, _verdict("passed")), tmp_path / "gates/summary.html"
+    main(["gate", "list", str(tmp_path), "--output", str(listed), "--page", str(page)])
+    before = listed.stat().st_mtime_ns
+    refresh_summary(lambda: [str(tmp_path / "gates/golden/0.json")], listed, page)
+    assert listed.stat().st_mtime_ns == before
 
 
 def test_the_worst_come_first() -> None:

@@ -13,7 +13,7 @@ import pytest
 from facekiln.config import Config, Golden, Model, load_config
 from facekiln.errors import KilnError
 from facekiln.evaluation import gates_run
-from facekiln.evaluation.gates_board import UNIT, board_faces, to_board
+from facekiln.evaluation.gates_board import UNIT, board_faces, gate_board_decode, to_board
 from facekiln.evaluation.gates_run import gate_batch, gate_golden, gate_pipelines
 from facekiln.predictions.store import Predictions
 from facekiln.vision.decode import encode_boxes
@@ -135,6 +135,74 @@ def test_a_network_that_mixes_its_batch_fails(
     assert gate_batch(Path("x.pth"), small, "64", config, subject="x").verdict == "failed"
 
 
+def test_what_fails_at_a_batch_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, config: Config, model: Model
+) -> None:
+    class TheirOwnError(Exception):
+        """As ONNX Runtime's, which are no RuntimeError."""
+
+    def reshaping(error: type[Exception]) -> Callable[[np.ndarray], list[np.ndarray]]:
+        def run(tensor: np.ndarray) -> list[np.ndarray]:
+            if len(tensor) > 1:
+                raise error("\nshape '[1, 4]' is invalid\n  at line 2")
+            return [tensor]
+
+        return run
+
+    small = replace(model, sizes={"64": (64, 64)})
+    for error in (RuntimeError, TheirOwnError):
+        monkeypatch.setattr(gates_run, "_batch_runner", lambda *_, error=error: reshaping(error))
+        verdict = gate_batch(Path("x.pth"), small, "64", config, subject="x")
+        assert verdict.verdict == "failed"
+        assert f"{error.__name__}: shape '[1, 4]' is invalid" in verdict.reason
+        assert "line 2" not in verdict.reason
+    monkeypatch.setattr(gates_run, "_batch_runner", lambda *_: lambda x: [x.reshape(1, -1, 4)])
+    merged = gate_batch(Path("x.pth"), small, "64", config, subject="x")
+    assert merged.verdict == "failed"
+    assert "one by one" in merged.reason
+
+
+def _onnx(path: Path, batch: int | str, shape: list[int]) -> Path:
+    """A graph of one Reshape."""
+    from onnx import TensorProto, helper, save
+
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["data", "shape"], ["loc"])],
+        "g",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, [batch, 3, 64, 64])],
+        [helper.make_tensor_value_info("loc", TensorProto.FLOAT, ["b", "n", 4])],
+        [helper.make_tensor("shape", TensorProto.INT64, [len(shape)], shape)],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return path
+
+
+def test_an_onnx_file_is_skipped_by_its_declared_batch_only(
+    tmp_path: Path, config: Config, model: Model
+) -> None:
+    small = replace(model, sizes={"64": (64, 64)})
+
+    def judged(batch: int | str, shape: list[int]) -> tuple[str, str]:
+        verdict = gate_batch(_onnx(tmp_path / "x.onnx", batch, shape), small, "64", config, subject="x")
+        return verdict.verdict, verdict.reason
+
+    assert judged(1, [1, -1, 4]) == ("skipped", "its batch is fixed at 1")
+    assert judged("n", [0, -1, 4])[0] == "passed"
+    # ONNX Runtime's own exception, and a batch that ends in one picture's outputs.
+    verdict, reason = judged("n", [1, 3072, 4])
+    assert verdict == "failed"
+    assert reason.count("\n") == 0
+    assert judged("n", [1, -1, 4])[0] == "failed"
+    (tmp_path / "x.onnx").write_bytes(b"no graph")
+    with pytest.raises(KilnError):
+        gate_batch(tmp_path / "x.onnx", small, "64", config, subject="x")
+
+
+def test_a_file_of_no_known_kind_is_no_skip(config: Config, model: Model) -> None:
+    with pytest.raises(KilnError, match="no kind that a backend runs"):
+        gate_batch(Path("x.txt"), model, "640", config, subject="x")
+
+
 def test_a_fixed_batch_is_skipped(config: Config, model: Model) -> None:
     verdict = gate_batch(Path("x.wk"), model, "640", config, subject="x.wk")
     assert (verdict.verdict, verdict.value) == ("skipped", None)
@@ -158,6 +226,9 @@ def _predictions(shift: float = 0.0, scores: tuple[float, ...] = (0.9, 0.8), **m
             "dataset_digest": "d",
             "resize": "letterbox",
             "size": [640, 640],
+            "score_threshold": 0.02,
+            "extent": 1,
+            "nms_epsilon": 0.0,
             "nms_iou": 0.4,
             "top_k": 1,
             "keep": 1,
@@ -175,11 +246,61 @@ def test_pipelines_agree_or_not(config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"artifact_sha256": "cd"}, {"dataset_digest": "e"}, {"nms_iou": 0.3}, {"interpolation": "x"}]
+    "change",
+    [
+        {"artifact_sha256": "cd"},
+        {"dataset_digest": "e"},
+        {"nms_iou": 0.3},
+        {"interpolation": "x"},
+        {"extent": 0},
+        {"nms_epsilon": 1e-5},
+        {"score_threshold": 0.1},
+    ],
 )
 def test_pipelines_of_two_things_are_refused(config: Config, change: dict[str, Any]) -> None:
     with pytest.raises(KilnError, match=next(iter(change))):
         gate_pipelines(_predictions(), _predictions(**change), config.gates["pipelines"], 0.5)
+
+
+def test_pipelines_without_a_face_are_no_pass(config: Config) -> None:
+    limits = config.gates["pipelines"]
+    for board in (_predictions(scores=()), _predictions(scores=(0.3,))):
+        nothing = gate_pipelines(_predictions(scores=()), board, limits, 0.5)
+        assert (nothing.verdict, nothing.value) == ("skipped", None)
+        assert "finds no face in 2 pictures" in nothing.reason
+    emulated = gate_pipelines(_predictions(scores=()), _predictions(scores=(), emulated=True), limits, 0.5)
+    assert emulated.emulated
+    invented = gate_pipelines(_predictions(scores=()), _predictions(), limits, 0.5)
+    assert (invented.verdict, invented.value) == ("failed", 1.0)
+
+
+def test_scenes_without_a_drawn_face_are_no_pass(
+    stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch, config: Config, model: Model
+) -> None:
+    monkeypatch.setattr(gates_run, "GOLDEN_STYLE", replace(gates_run.GOLDEN_STYLE, empty=1.0))
+    stage(np.zeros((0, 4)), [])
+    assert gate_golden(Path("x.wk"), model, "640", config, subject="x.wk").verdict == "skipped"
+
+
+class _Wk:
+    """An emulated file whose network finds what it is told."""
+
+    def __init__(self, maps: dict[str, np.ndarray], heads: list[HeadMap]) -> None:
+        self.maps, self.heads = maps, heads
+
+    def run(self, _picture: np.ndarray) -> dict[str, np.ndarray]:
+        return self.maps
+
+
+@pytest.mark.parametrize(("scores", "wanted"), [([], "skipped"), ([0.9], "passed")])
+def test_the_boards_decoding_of_nothing_is_no_pass(
+    monkeypatch: pytest.MonkeyPatch, config: Config, model: Model, scores: list[float], wanted: str
+) -> None:
+    boxes, heads = np.array([[100.0, 120, 180, 230]])[: len(scores)], _heads(model)
+    maps = split(_outputs(model, boxes, scores), heads)
+    monkeypatch.setattr("facekiln.chips.nnie.runtime.WkRuntime", lambda _path: _Wk(maps, heads))
+    verdict = gate_board_decode(Path("x.wk"), model, "640", config, subject="x.wk")
+    assert (verdict.verdict, verdict.emulated) == (wanted, True)
 
 
 def _heads(model: Model) -> list[HeadMap]:

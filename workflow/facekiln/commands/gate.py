@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facekiln.commands import add_verb
+from facekiln.errors import KilnError
 
 if TYPE_CHECKING:
     from facekiln.config import Config, Model
@@ -76,7 +77,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("folder", type=Path, nargs="?", default=Path("results"))
     listed.add_argument("--only", type=Path, nargs="+", help="these verdicts, not all below the folder")
     listed.add_argument("--output", type=Path, help="write the list as JSON, failed or not")
+    listed.add_argument(
+        "--keep-going", action="store_true", help="exit with 0 where a gate failed too; see `require`"
+    )
     listed.add_argument("--page", type=Path, help="write it as a page for reading, too")
+    require = add_verb(
+        verbs,
+        "require",
+        _require,
+        "exit with 3 unless every gate of a list passed; a warning is a pass, a missing verdict is none",
+        "facekiln gate require results/gates/summary.json",
+    )
+    require.add_argument("summary", type=Path, help="what `facekiln gate list --output` wrote")
+    require.add_argument("--output", type=Path, help="a JSON that is written only where all passed")
 
 
 def _common(verb: argparse.ArgumentParser) -> None:
@@ -84,7 +97,7 @@ def _common(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--keep-going",
         action="store_true",
-        help="exit with 0 and write X.json where the gate failed too; `facekiln gate list` stops then",
+        help="exit with 0 and write X.json where the gate failed too; `facekiln gate require` stops then",
     )
     verb.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
 
@@ -166,20 +179,35 @@ def _list(options: argparse.Namespace) -> int:
     import sys
 
     from facekiln.artifact import write_json, write_text
-    from facekiln.evaluation.gates import Verdict, read_verdict, read_verdicts, summary, summary_html
+    from facekiln.evaluation.gates import Verdict
+    from facekiln.evaluation.gates_list import counted, read_verdict, read_verdicts, summary, summary_html
     from facekiln.progress import log
 
     found = [read_verdict(path) for path in options.only] if options.only else read_verdicts(options.folder)
     whole = summary(found)
     for value in whole["gates"]:
         sys.stdout.write(Verdict(**value).line() + "\n")
-    counts = ", ".join(f"{count} {name}" for name, count in reversed(whole["counts"].items()))
-    sys.stdout.write(f"{len(found)} gates: {counts}\n")
+    sys.stdout.write(f"{len(found)} gates: {counted(whole)}\n")
     if options.output:
         write_json(options.output, whole)
     if options.page:
         write_text(options.page, summary_html(whole))
     if not whole["passed"]:
         log.error("%d gates failed", whole["counts"]["failed"])
-        return 3
+        return 0 if options.keep_going else 3
     return 0
+
+
+def _require(options: argparse.Namespace) -> None:
+    from facekiln.artifact import read_json, write_json
+    from facekiln.evaluation.gates_list import require_passed
+
+    whole = read_json(options.summary)
+    try:
+        require_passed(whole, options.summary)
+    except KilnError:
+        if options.output:
+            options.output.unlink(missing_ok=True)
+        raise
+    if options.output:
+        write_json(options.output, {"passed": True, "counts": whole["counts"]})

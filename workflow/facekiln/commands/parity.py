@@ -56,12 +56,14 @@ def _compare(options: argparse.Namespace) -> None:
         seed=config.parity["seed"] if options.seed is None else options.seed,
     )
     _tell(report)
-    if report["passed"]:
-        write_json(options.output, report)
-        return
     # The report of a failure is kept for reading, but never under the name that says the edge is proved.
     failed = options.output.with_suffix(".failed.json")
+    if report["passed"]:
+        write_json(options.output, report)
+        failed.unlink(missing_ok=True)
+        return
     write_json(failed, report)
+    options.output.unlink(missing_ok=True)
     gate = next(gate for gate in report["gates"] if gate["verdict"] == "failed")
     raise GateError(
         f"gate '{gate['name']}' failed",
@@ -87,6 +89,12 @@ def _tell(report: dict[str, Any]) -> None:
                 value["max_rel"],
             )
     for reader, value in report["faces"].items():
+        if not value["parent"]:
+            told = (
+                "  %s faces: none in the parent, which says nothing; %d here. Take other pictures: --images"
+            )
+            log.warning(told, reader, value["child"])
+            continue
         log.info(
             "  %s faces: %d in the parent, %.1f %% of them found; %d here, %.1f %% invented; mean IoU %.4f",
             reader,

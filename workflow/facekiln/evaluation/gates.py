@@ -1,24 +1,23 @@
-"""Gates: a figure, its limit, a verdict with a reason, as a file; and the list of all of them.
+"""Gates: a figure, its limit, a verdict with a reason, as a file.
 
-A gate that passed, warned or was skipped lies under its own name; one that failed under `X.failed.json`, as
-parity's reports do, so that no rule takes a failure for a proof.
+By hand, a gate that passed, warned or was skipped lies under its own name, and one that failed under
+`X.failed.json`, as parity's reports do. The workflow's gates keep their names, so that the summary lists
+failures too (`facekiln.evaluation.gates_list`); what follows a gate there reads the verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facekiln.artifact import read_json, write_json
+from facekiln.artifact import write_json
 from facekiln.errors import GateError, KilnError
-from facekiln.evaluation.page import page_html, rich, table_html
+from facekiln.evaluation.plan import ancestors_of
 from facekiln.evaluation.stamp import RESULTS, Evaluation
 from facekiln.evaluation.tables import drops, one_protocol
-from facekiln.verdict import FAILED, ORDER, SKIPPED, WARNED, at_most, worst
-
-KEYS = ("gate", "subject", "verdict", "value", "limit", "reason")
+from facekiln.verdict import FAILED, SKIPPED, at_most, worst
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Verdict:
         gate: what was judged: "accuracy", "golden", "batch", "pipelines", "parity".
         subject: the artifact, and what it was run by or compared with.
         verdict: "passed", "warned", "failed" or "skipped".
-        value: the figure; None where it was skipped.
+        value: the figure; None where there is none, e.g. as it was skipped.
         limit: what it had to reach or stay under; None where it was skipped.
         reason: why, in words.
         emulated: no vendor tool made the subject.
@@ -96,9 +95,10 @@ def judge_accuracy(
         limits: per figure `warn` and `stop`, in points (hundredths).
 
     Raises:
-        KilnError: the two were not measured by one protocol.
+        KilnError: the two were not measured by one protocol, or `parent` is not the child's float parent.
     """
     one_protocol([parent, child])
+    _refuse_strangers(child, parent)
     lost = drops(child, parent)
     judged = {
         name: at_most(_points(lost[name]), limits[name]["stop"], limits[name]["warn"])
@@ -123,92 +123,46 @@ def judge_accuracy(
     )
 
 
+def _refuse_strangers(child: Evaluation, parent: Evaluation) -> None:
+    """A loss is judged against a float stage that the artifact was made from, and against nothing else."""
+    hint = (
+        "name the quantised artifact's evaluation first, then that of the float stage that it was made from"
+    )
+    if child.subject["model"] != parent.subject["model"]:
+        raise KilnError(
+            f"the two evaluations are of two models, {parent.path} of '{parent.subject['model']}'",
+            file=child.path,
+            where="subject.model",
+            value=child.subject["model"],
+            limit=parent.subject["model"],
+            hint=hint,
+        )
+    if parent.subject["precision"] != "float":
+        raise KilnError(
+            "is no float parent's evaluation",
+            file=parent.path,
+            where="subject.precision",
+            value=parent.subject["precision"],
+            limit="float",
+            hint=hint,
+        )
+    made_from = ancestors_of(child.subject["artifact"])
+    if parent.subject["artifact"] not in made_from:
+        raise KilnError(
+            f"is of an artifact that {child.subject['artifact']} is not made from",
+            file=parent.path,
+            where="subject.artifact",
+            value=parent.subject["artifact"],
+            limit=", ".join(made_from) or "nothing that the workflow knows",
+            hint=hint,
+        )
+
+
 def _points(value: float) -> float:
     """Round to a millionth of a point, so that a drop of exactly the limit is not above it."""
     return round(value, 6)
 
 
-def read_verdicts(folder: Path) -> list[Verdict]:
-    """Read every gate below a results folder: `gates/` and parity's reports in `parity/`.
-
-    Raises:
-        KilnError: neither folder is there, or a file is no verdict.
-    """
-    homes = [folder / name for name in ("gates", "parity") if (folder / name).is_dir()]
-    if not homes:
-        raise KilnError(
-            "holds no gates/ and no parity/", file=folder, hint="run a gate, or name the results folder"
-        )
-    found: list[Verdict] = []
-    for home in homes:
-        for path in sorted(home.rglob("*.json")):
-            if not path.name.endswith(".kiln.json") and path.name != "summary.json":
-                found.append(read_verdict(path))
-    return found
-
-
-def read_verdict(path: Path) -> Verdict:
-    """Read a verdict, or a parity report as one.
-
-    Raises:
-        KilnError: it is neither.
-    """
-    value = read_json(path)
-    if isinstance(value, dict) and {"child", "parent", "gates", "passed"} <= set(value):
-        return _from_parity(value)
-    if not isinstance(value, dict) or not set(KEYS) <= set(value) or value["verdict"] not in ORDER:
-        raise KilnError("is no gate's verdict", file=path, limit=", ".join(KEYS), hint="remove it")
-    known = {key: value[key] for key in (*KEYS, "emulated", "details") if key in value}
-    return Verdict(**known)
-
-
-def _from_parity(report: Mapping[str, Any]) -> Verdict:
-    gates = report["gates"]
-    verdict = worst([gate["verdict"] for gate in gates])
-    told = next((gate for gate in gates if gate["verdict"] == verdict), None)
-    counted = ", ".join(
-        f"{count} {name}"
-        for name in reversed(ORDER)
-        if (count := sum(gate["verdict"] == name for gate in gates))
-    )
-    reason = f"against {report['parent']['path']}: {counted or 'nothing was judged'}"
-    if told and verdict != "passed":
-        reason += f"; {told['name']} {told['value']:.6g}, limit {told['limit']:.6g}"
-    return Verdict(
-        gate="parity",
-        subject=report["child"]["path"],
-        verdict=verdict,
-        value=told["value"] if told else None,
-        limit=told["limit"] if told else None,
-        reason=reason,
-        emulated=bool(report.get("emulated")),
-    )
-
-
-def summary(verdicts: Iterable[Verdict]) -> dict[str, Any]:
-    """Return the list of all gates and how many of each verdict, ready for JSON."""
-    listed = sorted(verdicts, key=lambda item: (-ORDER.index(item.verdict), item.gate, item.subject))
-    return {
-        "counts": {name: sum(item.verdict == name for item in listed) for name in ORDER},
-        "passed": not any(item.verdict == FAILED for item in listed),
-        "gates": [asdict(item) for item in listed],
-    }
-
-
-def summary_html(whole: Mapping[str, Any]) -> str:
-    """Return a `summary` as a page, the worst first."""
-    header = ["verdict", "gate", "subject", "value", "limit", "reason"]
-    rows = []
-    for item in whole["gates"]:
-        loud = item["verdict"] in (WARNED, FAILED)
-        verdict = f"**{item['verdict'].upper()}**" if loud else item["verdict"]
-        mark = " **EMULATED**" if item["emulated"] else ""
-        figures = ["" if item[key] is None else f"{item[key]:.6g}" for key in ("value", "limit")]
-        rows.append([verdict, item["gate"], item["subject"] + mark, *figures, item["reason"]])
-    counts = ", ".join(f"{count} {name}" for name, count in reversed(whole["counts"].items()))
-    return page_html("Gates", [f"<p>{rich(counts)}</p>", table_html(header, rows, ("value", "limit"))])
-
-
-def skipped(gate: str, subject: str, reason: str) -> Verdict:
+def skipped(gate: str, subject: str, reason: str, *, emulated: bool = False) -> Verdict:
     """Return the verdict of a gate that does not apply."""
-    return Verdict(gate, subject, SKIPPED, None, None, reason)
+    return Verdict(gate, subject, SKIPPED, None, None, reason, emulated)

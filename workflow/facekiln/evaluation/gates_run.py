@@ -18,9 +18,10 @@ from facekiln.parity.executors import Picture, Stage, open_stage
 from facekiln.parity.gates import judge_faces
 from facekiln.parity.measure import measure
 from facekiln.parity.measure import worst as worst_measure
+from facekiln.predictions.names import backend_for
 from facekiln.predictions.store import Predictions
 from facekiln.progress import log
-from facekiln.verdict import at_least, at_most, worst
+from facekiln.verdict import FAILED, at_least, at_most, worst
 from facekiln.vision.detect import Faces, faces_from_outputs
 from facekiln.vision.nms import best_pairs
 from facekiln.vision.preprocess import fit, to_tensor
@@ -100,7 +101,9 @@ def _on_scenes(stage: Stage, model: Model, label: str, limits: dict[str, Any], s
         drawn += len(scene.faces)
         detected += len(faces)
         found += sum(1 for _ in best_pairs(scene.boxes(), faces.boxes.astype(np.float64), 0.5))
-    share = found / drawn if drawn else 1.0
+    if not drawn:
+        return skipped("golden", subject, f"{limits['scenes']} drawn scenes have no face in them")
+    share = found / drawn
     return Verdict(
         gate="golden",
         subject=subject,
@@ -117,14 +120,15 @@ def gate_batch(path: Path, model: Model, label: str, config: Config, *, subject:
     """Compare outputs of N pictures in one batch with those of the same pictures one by one.
 
     Args:
-        path: a checkpoint (.pth), TorchScript (.pt) or ONNX file; others have a fixed batch and are skipped.
+        path: a checkpoint (.pth), TorchScript (.pt) or ONNX file; an ONNX file that declares a batch of 1
+            is skipped, and so is a chip's or Caffe's file, which always has one.
         model: its model.
         label: its size's label.
         config: `gates.batch`: how many pictures, and the most difference as a share of an output's scale.
         subject: the artifact's name in the verdict.
 
     Raises:
-        KilnError: the artifact cannot be opened.
+        KilnError: the artifact cannot be opened, is of no kind that runs here, or fails on one picture too.
     """
     limits = config.gates["batch"]
     run = _batch_runner(path, model, config)
@@ -133,18 +137,24 @@ def gate_batch(path: Path, model: Model, label: str, config: Config, *, subject:
     size, count = model.size(label), int(limits["count"])
     pictures = [draw_scene(scene_seed("batch", 0, index), size).image for index in range(count)]
     tensors = [to_tensor(picture, model.input) for picture in pictures]
+
+    def failed(reason: str) -> Verdict:
+        limit = float(limits["max_rel"])
+        return Verdict("batch", subject, FAILED, None, limit, f"batch {count}: {reason}"[:300])
+
+    try:
+        alone = [run(tensor) for tensor in tensors]
+    except Exception as error:  # ONNX Runtime's and torch's own share no narrower type
+        raise KilnError(f"fails on one picture: {_first_line(error)}", file=path) from error
     try:
         together = run(np.concatenate(tensors))
-    except RuntimeError as error:
-        return skipped(
-            "batch", subject, f"it takes one picture at a time: {str(error).splitlines()[-1][:120]}"
-        )
-    alone = [run(tensor) for tensor in tensors]
+    except Exception as error:  # it declares no fixed batch, so whatever it cannot do with one is its fault
+        return failed(_first_line(error))
     differences = []
     for output, whole in enumerate(together):
         single = np.concatenate([outputs[output] for outputs in alone])
         if whole.shape != single.shape:
-            raise KilnError("a batch has other outputs than its pictures", file=path, value=list(whole.shape))
+            return failed(f"output {output} is {list(whole.shape)}, one by one {list(single.shape)}")
         differences.append(measure(single, whole))
     figure = worst_measure(differences).max_rel
     return Verdict(
@@ -157,13 +167,24 @@ def gate_batch(path: Path, model: Model, label: str, config: Config, *, subject:
     )
 
 
+def _first_line(error: Exception) -> str:
+    """Return the first line that says something, behind its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
 def _batch_runner(path: Path, model: Model, config: Config) -> Any:
     """Return a function from [N,3,H,W] to the list of outputs, or why there is none."""
     if path.suffix in (".pth", ".tar", ".pt"):
         import torch
 
         if path.suffix == ".pt":
-            network = torch.jit.load(str(path), map_location="cpu").eval()
+            try:
+                network = torch.jit.load(str(path), map_location="cpu").eval()
+            except (RuntimeError, ValueError) as error:
+                raise KilnError(
+                    "is not a TorchScript archive", file=path, hint="rebuild it with its rule"
+                ) from error
         else:
             from facekiln.models.checkpoint import load_network
 
@@ -178,16 +199,26 @@ def _batch_runner(path: Path, model: Model, config: Config) -> Any:
     if path.suffix == ".onnx":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        from facekiln.graph.export import load_onnx
+
+        try:
+            session = onnxruntime.InferenceSession(
+                load_onnx(path).SerializeToString(), providers=["CPUExecutionProvider"]
+            )
+        except KilnError:
+            raise
+        except Exception as error:  # ONNX Runtime's own share no narrower type
+            raise KilnError(f"ONNX Runtime does not take it: {_first_line(error)}", file=path) from error
         entry = session.get_inputs()[0]
-        if isinstance(entry.shape[0], int):
-            return f"its batch is fixed at {entry.shape[0]}"
+        if entry.shape[0] == 1:
+            return "its batch is fixed at 1"
 
         def run_onnx(tensor: NDArray[np.float32]) -> list[NDArray[np.float32]]:
             return list(session.run(None, {entry.name: tensor}))
 
         return run_onnx
-    return f"a {path.suffix} file has a fixed batch"
+    backend_for(path)
+    return f"a {path.suffix} file has a fixed batch of 1"
 
 
 def gate_pipelines(host: Predictions, board: Predictions, limits: dict[str, float], score: float) -> Verdict:
@@ -208,7 +239,10 @@ def gate_pipelines(host: Predictions, board: Predictions, limits: dict[str, floa
         "resize",
         "interpolation",
         "size",
+        "score_threshold",
         "nms_iou",
+        "nms_epsilon",
+        "extent",
         "top_k",
         "keep",
     )
@@ -242,18 +276,22 @@ def judge_pairs(
     subject: str,
     emulated: bool,
 ) -> Verdict:
-    """Judge whether two pipelines find the same faces in every picture."""
+    """Judge whether two pipelines find the same faces in every picture; skipped if the first finds none."""
     figures = agreement(pairs, score)
     gates = judge_faces(figures, limits, gate)
     verdict = worst([item.verdict for item in gates])
     told = next(item for item in gates if item.verdict == verdict)
+    if not figures.parent and verdict != FAILED:
+        nothing = f"the reference finds no face in {len(pairs)} pictures, so there is nothing to compare"
+        return skipped(gate, subject, nothing, emulated=emulated)
+    found = f"{100 * figures.found:.2f} % of them found" if figures.parent else "none to be found"
     return Verdict(
         gate=gate,
         subject=subject,
         verdict=verdict,
         value=told.value,
         limit=told.limit,
-        reason=f"{figures.parent} faces, {100 * figures.found:.2f} % of them found; {figures.child} there, "
+        reason=f"{figures.parent} faces, {found}; {figures.child} there, "
         f"{100 * figures.invented:.2f} % invented; mean IoU {figures.mean_iou:.4f}; {len(pairs)} pictures",
         emulated=emulated,
         details=figures.as_dict(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
+from facekiln.artifact import sha256_of_text
 from facekiln.config import Config, known
 from facekiln.errors import KilnError
 from facekiln.targets import PARENTS, RESULTS, matching
@@ -21,6 +22,16 @@ def parent_of(artifact: str) -> str | None:
         if wildcards:
             return parent.format(**wildcards)
     return None
+
+
+def ancestors_of(artifact: str) -> list[str]:
+    """Return all that an artifact is made from by name, the nearest first."""
+    found: list[str] = []
+    parent = parent_of(artifact)
+    while parent:
+        found.append(parent)
+        parent = parent_of(parent)
+    return found
 
 
 def float_parent_of(artifact: str) -> str | None:
@@ -94,6 +105,20 @@ class EvaluationTargets:
         beside = [f"{RESULTS}/{stem}{ending}" for ending in backend.beside]
         return {"artifact": f"{RESULTS}/{artifact}", "beside": beside}
 
+    def declared_of(self, artifact: str) -> str:
+        """Return a hash of what a gate takes from the model's declaration, the kind of its weights included.
+
+        Raises:
+            KilnError: the artifact is of no kind that runs here, or of an unknown model or size.
+        """
+        from facekiln.predictions.names import backend_for, model_of
+
+        model, label = model_of(artifact, backend_for(artifact), self.config)
+        fields = ("network", "options", "input", "outputs", "priors", "crop", "decode", "golden")
+        weights = model.weights or self.config.weights
+        size = next(iter(model.sizes.values())) if label is None else model.size(label)
+        return sha256_of_text(repr((model.digest(*fields), weights, size)))[:16]
+
     def float_evaluation_of(self, evaluator: str, artifact: str, dataset: str) -> str:
         """Return the evaluation that a quantised artifact's is judged against.
 
@@ -131,7 +156,17 @@ class EvaluationTargets:
 
         Each artifact has its golden picture and, where it has a parent, its parity; a quantised one what it
         lost by each evaluation; a `.wk` its board's decoding; every checkpoint behind them its batch.
+
+        Raises:
+            KilnError: no table is declared.
         """
+        if not self.config.tables:
+            raise KilnError(
+                "no table is declared, so there is no artifact to judge",
+                file="config/config.yaml",
+                where="tables",
+                hint="declare one, or take gates/ out of `targets`",
+            )
         wanted: dict[str, None] = {}
         for table, declared in self.config.tables.items():
             for entry in declared["evaluations"]:

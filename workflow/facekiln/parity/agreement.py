@@ -21,7 +21,8 @@ class Agreement:
     Attributes:
         parent: faces that the parent finds at the threshold.
         child: faces that the child finds at the threshold.
-        found: share of the parent's that the child has, at the threshold less the margin; 1 without any.
+        found: share of the parent's that the child has, at the threshold less the margin; 1 without any,
+            which `facekiln.parity.gates.judge_faces` takes for no pass.
         invented: share of the child's that the parent has not, even at the threshold less the margin.
         mean_iou: mean IoU of the matched pairs; 1 where there is none.
     """

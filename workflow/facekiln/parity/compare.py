@@ -16,7 +16,7 @@ from facekiln.data.pictures import PROCEDURAL, pictures
 from facekiln.parity.agreement import SCORE_MARGIN, agreement
 from facekiln.parity.divergence import first_divergence
 from facekiln.parity.executors import Arrays, Picture, Stage, open_stage
-from facekiln.parity.gates import Gate, judge_faces, judge_outputs
+from facekiln.parity.gates import Gate, judge_faces, judge_outputs, stops
 from facekiln.parity.measure import Measure, measure, worst
 from facekiln.progress import log, progress_bar
 from facekiln.vision.detect import Faces, faces_from_outputs
@@ -142,7 +142,7 @@ def _add_reader(
         ]
         faces = agreement(pairs, model.decode.score_threshold)
         report["faces"][child.name] = faces.as_dict()
-        gates += judge_faces(faces, limits["faces"], child.name)
+        gates += judge_faces(faces, limits["faces"], child.name, alone=not stops(limits))
     report["gates"] += [asdict(gate) for gate in gates]
     if any(gate.verdict == "failed" for gate in gates):
         divergence = first_divergence(parent, child, chosen[0], limits)

@@ -1,4 +1,4 @@
-"""Gates on parity figures: limits come from the config, verdicts are `passed`, `warned` or `failed`."""
+"""Gates on parity figures: limits are the config's; verdicts `passed`, `warned`, `failed`, `skipped`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from facekiln.parity.agreement import Agreement
 from facekiln.parity.measure import Measure
-from facekiln.verdict import WARNED, at_least, at_most
+from facekiln.verdict import FAILED, SKIPPED, WARNED, at_least, at_most
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Gate:
         name: what was judged, e.g. "opencv loc cosine".
         value: the figure.
         limit: what it had to reach, or stay under.
-        verdict: "passed", "warned" or "failed".
+        verdict: "passed", "warned", "failed", or "skipped" where there was nothing to judge.
     """
 
     name: str
@@ -49,15 +49,34 @@ def judge_outputs(outputs: Mapping[str, Measure], limits: Mapping[str, Any], rea
     return gates
 
 
-def judge_faces(faces: Agreement, limits: Mapping[str, Any], reader: str) -> list[Gate]:
-    """Judge whether the same faces are found: least `found`, most `invented`, least `mean_iou`."""
-    gates = [
+def stops(limits: Mapping[str, Any]) -> bool:
+    """Return whether limits stop a child by its outputs; else its faces alone decide."""
+    return "cosine" in limits or "max_rel" in limits
+
+
+def judge_faces(
+    faces: Agreement, limits: Mapping[str, Any], reader: str, *, alone: bool = False
+) -> list[Gate]:
+    """Judge whether the same faces are found: least `found`, most `invented`, least `mean_iou`.
+
+    Where the parent finds no face, no share of them can be found: the child fails if it invents some, and
+    else nothing was judged, which is no pass.
+
+    Args:
+        faces: the figures.
+        limits: of `found`, `invented` and `mean_iou`.
+        reader: what ran the child, for the gate's name.
+        alone: no other gate stops this child, so that it warns where nothing was judged.
+    """
+    invented = _at_most(f"{reader} faces invented", faces.invented, limits["invented"])
+    if not faces.parent:
+        nothing = Gate(f"{reader} faces in the parent", 0.0, 1.0, WARNED if alone else SKIPPED)
+        return [invented] if invented.verdict == FAILED else [nothing]
+    return [
         _at_least(f"{reader} faces found", faces.found, limits["found"]),
-        _at_most(f"{reader} faces invented", faces.invented, limits["invented"]),
+        invented,
+        _at_least(f"{reader} mean IoU of faces", faces.mean_iou, limits["mean_iou"]),
     ]
-    if faces.parent or faces.child:
-        gates.append(_at_least(f"{reader} mean IoU of faces", faces.mean_iou, limits["mean_iou"]))
-    return gates
 
 
 def _at_least(name: str, value: float, limit: float) -> Gate:
