@@ -26,6 +26,7 @@ rule evaluate_wider:
             "facekiln.evaluation.read_any",
         ),
         declared=checked(PRECISION.digest),
+        truth=checked(PRECISION.truth),
         boxes=PRECISION.box_rule,
     shell:
         "facekiln --log {log} eval wider {input} --protocol {wildcards.evaluator} --boxes {params.boxes}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +23,9 @@ from facekiln.data.declared import load_datasets, open_dataset
 from facekiln.errors import KilnError
 from facekiln.evaluation.rule_inputs import PrecisionTargets
 from facekiln.evaluation.stamp import read_evaluation
+from facekiln.evaluation.tables import one_protocol
 from facekiln.evaluation.wider_truth import Truth, read_truth
-from facekiln.predictions.store import Predictions, write_predictions
+from facekiln.predictions.store import Predictions, read_predictions, write_predictions
 
 SUBSET = "wider/subset183/ground_truth"
 
@@ -159,8 +162,8 @@ def predict_truth(config: Path, name: str, folder: Path) -> Path:
 
 
 @pytest.fixture
-def subset(data: Callable[[str], Path], tmp_path: Path) -> Path:
-    """A config folder whose datasets.yaml declares the sample of 183 pictures, and few drawn scenes."""
+def subset(root: Path, data: Callable[[str], Path], tmp_path: Path) -> Path:
+    """The shipped config, whose datasets.yaml declares the sample of 183 pictures, and few drawn scenes."""
     face = data(SUBSET) / "wider_face_val.mat"
     entry = {
         "kind": "wider_mat",
@@ -182,7 +185,7 @@ def subset(data: Callable[[str], Path], tmp_path: Path) -> Path:
         "options": {"purpose": "dataset", "seed": 1, "size": [120, 160]},
     }
     folder = tmp_path / "config"
-    folder.mkdir()
+    shutil.copytree(root / "config", folder)
     (folder / "datasets.yaml").write_text(
         yaml.safe_dump({"root": None, "datasets": {"subset183": entry, "drawn": drawn}})
     )
@@ -252,6 +255,133 @@ def test_voc_wants_all_pictures(subset: Path, tmp_path: Path, capsys: pytest.Cap
     )
     assert main(["eval", "voc", str(tmp_path / "part"), "--config", str(subset)]) == 1
     assert "predictions of 1 pictures, and none of 2 of dataset 'drawn'" in capsys.readouterr().err
+
+
+def change(folder: Path, **arrays: Any) -> None:
+    """Write predictions anew with other arrays or, as `meta`, more to say about them."""
+    stored = read_predictions(folder)
+    meta = stored.meta | arrays.pop("meta", {})
+    write_predictions(folder, replace(stored, **arrays, meta=meta))
+
+
+def test_all_four_files_are_in_the_stamp(
+    subset: Path, data: Callable[[str], Path], tmp_path: Path, cache: Path
+) -> None:
+    """Only wider_face_val.mat is declared; the other three say which faces count."""
+    mine = tmp_path / "wider" / "subset183" / "ground_truth"
+    shutil.copytree(data(SUBSET), mine)
+    datasets = subset / "datasets.yaml"
+    datasets.write_text(datasets.read_text().replace(str(data("wider")), str(tmp_path / "wider")))
+    folder = predict_truth(subset, "subset183", tmp_path / "found")
+    arguments = ["eval", "wider", str(folder), "--config", str(subset), "--cache", str(cache)]
+    targets = PrecisionTargets(load_config(subset), subset)
+    asked = SimpleNamespace(evaluator="port", backend="onnxruntime", artifact="x.onnx", dataset="subset183")
+    triggers = []
+    for name in ("first", "second"):
+        assert main([*arguments, "--output", str(tmp_path / f"{name}.json")]) == 0
+        triggers.append(targets.truth(asked))
+        (mine / "wider_hard_val.mat").chmod(0o644)
+        shutil.copyfile(mine / "wider_easy_val.mat", mine / "wider_hard_val.mat")
+    first, second = (read_evaluation(tmp_path / f"{name}.json") for name in ("first", "second"))
+    assert [record.details["faces"]["hard"] for record in (first, second)] == [1427, 392]
+    assert set(first.stamp.differences(second.stamp)) == {"truth"}
+    assert [first.stamp.truth, second.stamp.truth] == triggers
+    with pytest.raises(KilnError, match=r"two protocols.*truth"):
+        one_protocol([first, second])
+    (mine / "wider_easy_val.mat").unlink()
+    assert targets.truth(asked) == ""
+    assert targets.truth(SimpleNamespace(**vars(asked) | {"dataset": "drawn"})) == ""
+
+
+@pytest.mark.parametrize("verb", ["wider", "voc"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("array", ["scores", "boxes"])
+def test_what_is_no_number_is_refused_with_its_picture(
+    subset: Path,
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    value: float,
+    array: str,
+) -> None:
+    folder = predict_truth(subset, "subset183", tmp_path / "found")
+    stored = read_predictions(folder)
+    picture = int(np.flatnonzero(stored.counts > 1)[3])
+    values = getattr(stored, array).copy()
+    values[stored.starts[picture] + 1] = value
+    change(folder, **{array: values})
+    arguments = ["eval", verb, str(folder), "--config", str(subset), "--output", str(tmp_path / "x.json")]
+    assert main([*arguments, *(["--cache", str(cache)] if verb == "wider" else [])]) == 1
+    told = capsys.readouterr().err
+    column = "score" if array == "scores" else "x"
+    assert f"{stored.images[picture]}: detection 2, {column}: is no finite number" in told
+    assert "next step" in told and not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule"), [("ulfd", "floor_ceil"), ("1mb_640", "truncate"), ("default", "float")]
+)
+def test_boxes_are_written_as_the_rule_writes_them(
+    subset: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], entry: str, rule: str
+) -> None:
+    """By hand as in the workflow: by the inference entry that made the predictions."""
+    for verb, dataset in (("wider", "subset183"), ("voc", "drawn")):
+        folder, output = predict_truth(subset, dataset, tmp_path / dataset), tmp_path / "record.json"
+        change(folder, meta={"inference": entry})
+        arguments = ["eval", verb, str(folder), "--config", str(subset), "--output", str(output)]
+        arguments += ["--cache", str(cache)] if verb == "wider" else []
+        assert main(arguments) == 0
+        assert f"boxes: {rule}, config.yaml's for inference entry '{entry}'" in capsys.readouterr().out
+        assert read_evaluation(output).stamp.boxes == rule
+        assert main([*arguments, "--boxes", "truncate"]) == 0
+        assert "boxes: truncate, as told" in capsys.readouterr().out
+        assert read_evaluation(output).stamp.boxes == "truncate"
+        change(folder, meta={"inference": "ulfdd"})
+        assert main(arguments) == 1
+        told = capsys.readouterr().err
+        assert "did you mean 'ulfd'" in told and "--boxes float|truncate|floor_ceil" in told
+
+
+@pytest.mark.parametrize("verb", ["wider", "voc", "landmarks"])
+@pytest.mark.parametrize("kind", ["none", "empty", "other", "unknown dataset", "no dataset"])
+def test_every_refusal_has_a_file_and_a_next_step(
+    subset: Path,
+    data: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    kind: str,
+) -> None:
+    folder, more = tmp_path / "found", ["--dataset", "subset183"]
+    wanted = [str(folder), "next step: "]
+    if kind == "none":
+        wanted.append("is not here")
+    elif kind == "empty":
+        folder.mkdir()
+        wanted.append("is an empty folder")
+    elif kind == "other":
+        folder.mkdir()
+        (folder / "readme.txt").write_text("hello")
+        wanted.append("is no folder of")
+    elif kind == "unknown dataset":
+        predict_truth(subset, "drawn", folder)
+        more = ["--dataset", "drawing"]
+        wanted = [
+            str(subset / "datasets.yaml"),
+            "did you mean 'drawn'?",
+            "facekiln dataset declare",
+            "next step: ",
+        ]
+    else:
+        predict_truth(subset, "drawn", folder)
+        (folder / "predictions.json").write_text("{}")
+        more = []
+        wanted += ["predictions.json", "is no description of predictions", "predict again"]
+    more += ["--no-cache"] if verb == "wider" else []
+    assert main(["eval", verb, str(folder), "--config", str(subset), *more]) == 1
+    told = capsys.readouterr().err
+    assert all(word in told for word in wanted), told
 
 
 # ---- what the rules ask

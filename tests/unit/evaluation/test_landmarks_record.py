@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +185,22 @@ def test_the_command_writes_record_and_curve(tmp_path: Path, capsys: pytest.Capt
     # Another failure limit is another protocol.
     assert main([*arguments, "--failure-limit", "0.08", "--output", str(record)]) == 0
     assert read_evaluation(record).stamp.id() != evaluation.stamp.id()
+    # NaN of a face that has no square stands for lost; any other is the network's, and no figure.
+    assert _predicted().points is not None
+    for name, at in (("points", (1, 3, 0)), ("pose", (1, 0)), ("boxes", (1, 2))):
+        wrong = getattr(_predicted(), name).copy()
+        wrong[at] = np.nan
+        write_predictions(tmp_path / "p", replace(_predicted(), meta=meta, **{name: wrong}))
+        record.unlink(missing_ok=True)
+        assert main([*arguments, "--output", str(record)]) == 1
+        told = capsys.readouterr().err
+        assert re.search(rf"{re.escape(str(tmp_path))}/p: .*: face \d, {name}: is no finite number", told)
+        assert "next step" in told and not record.exists()
+    flat, points, pose = (getattr(_predicted(), name).copy() for name in ("boxes", "points", "pose"))
+    flat[1, 2], points[1], pose[1] = flat[1, 0], np.nan, np.nan
+    write_predictions(tmp_path / "p", replace(_predicted(), meta=meta, boxes=flat, points=points, pose=pose))
+    assert main([*arguments, "--output", str(record)]) == 0
+    assert read_evaluation(record).details["counts"]["lost"] == 1
     write_predictions(tmp_path / "p", replace(_predicted(), meta=meta | {"dataset_digest": "other"}))
     assert main(arguments) == 1
     assert "predict again" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,14 @@ def test_what_the_evaluator_was_told_is_in_the_id() -> None:
     told = stamp_of(META, task="voc_ap", evaluator="voc", evaluator_version="1", settings="IoU from 0.6")
     assert told.id() != _stamp().id()
     assert "IoU from 0.6" in told.words()
+
+
+def test_all_files_of_ground_truth_are_in_the_id(tmp_path: Path) -> None:
+    told = replace(_stamp(), truth="0123456789abcdef")
+    assert told.id() != _stamp().id()
+    assert "ground truth 0123456789abcdef" in told.words()
+    write_evaluation(tmp_path / "x.json", stamp=told, subject=META, results={"ap": 0.5})
+    assert read_evaluation(tmp_path / "x.json").stamp == told
 
 
 def test_the_name_of_an_inference_entry_is_no_protocol() -> None:

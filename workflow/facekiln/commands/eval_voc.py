@@ -23,7 +23,10 @@ def add_voc(verbs: Any) -> None:
     voc.add_argument("--dataset", metavar="NAME", help="of datasets.yaml (default: the predictions')")
     voc.add_argument("--iou", type=float, default=0.5, help="least overlap of a right box (default: 0.5)")
     voc.add_argument(
-        "--boxes", choices=["float", "truncate", "floor_ceil"], default="float", help="default: float"
+        "--boxes",
+        choices=["float", "truncate", "floor_ceil"],
+        help="how corners are written before they are judged (default: as config.yaml's box_rules say for "
+        "the inference entry that made the predictions)",
     )
     voc.add_argument("--output", type=Path, metavar="FILE", help="write an evaluation record here")
     voc.add_argument("--curves", type=Path, metavar="FILE", help="write recall and precision (.npz) here")
@@ -32,8 +35,12 @@ def add_voc(verbs: Any) -> None:
 
 def _voc(options: argparse.Namespace) -> None:
     from facekiln.evaluation.voc_record import evaluate_voc
+    from facekiln.evaluation.wider_record import box_rule_of
 
-    figures = evaluate_voc(options.predictions, options.dataset, options.config, options.iou, options.boxes)
+    boxes, why = options.boxes, "as told"
+    if boxes is None:
+        boxes, why = box_rule_of(options.predictions, options.config)
+    figures = evaluate_voc(options.predictions, options.dataset, options.config, options.iou, boxes)
     if options.output:
         figures.write(options.output)
     if options.curves:
@@ -41,5 +48,5 @@ def _voc(options: argparse.Namespace) -> None:
     sys.stdout.write(
         f"AP at IoU {options.iou:g}: {figures.ap:.6f} ({figures.found} of {figures.truths} faces found by "
         f"{figures.detections} detections in {figures.stamp.images} pictures; protocol: voc "
-        f"{figures.stamp.id()})\n"
+        f"{figures.stamp.id()}; boxes: {boxes}, {why})\n"
     )

@@ -42,8 +42,8 @@ def add_wider(verbs: Any) -> None:
     wider.add_argument(
         "--boxes",
         choices=["float", "truncate", "floor_ceil"],
-        default="float",
-        help="how corners of predictions of ours are written before they are judged (default: float)",
+        help="how corners of predictions of ours are written before they are judged (default: as "
+        "config.yaml's box_rules say for the inference entry that made them)",
     )
     wider.add_argument("--per-event", action="store_true", help="print a line for each event as well")
     wider.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
@@ -71,6 +71,11 @@ def _wider(options: argparse.Namespace) -> None:
     from facekiln.progress import log
 
     ours = is_predictions(options.predictions)
+    boxes, why = options.boxes or "float", "as told"
+    if ours and options.boxes is None:
+        from facekiln.evaluation.wider_record import box_rule_of
+
+        boxes, why = box_rule_of(options.predictions, options.config)
     folder = options.truth
     if options.output and options.truth:
         from facekiln.errors import KilnError
@@ -90,7 +95,7 @@ def _wider(options: argparse.Namespace) -> None:
         folder = truth_folder(declared)
     truth = read_truth(folder, options.cache)
     official = options.protocol != "port"
-    detections = read_any(options.predictions, truth, official=official, boxes=options.boxes)
+    detections = read_any(options.predictions, truth, official=official, boxes=boxes)
     if not detections.table.shape[1]:
         log.warning("facekiln: %s: not one detection in it", options.predictions)
     elif detections.table[4].min() == detections.table[4].max():
@@ -105,17 +110,17 @@ def _wider(options: argparse.Namespace) -> None:
     sys.stdout.write(
         f"protocol: {options.protocol}; {precision.detections} detections, {len(truth.images)} pictures, "
         f"{', '.join(f'{n} {t}' for n, t in zip(precision.ap, precision.totals.tolist(), strict=True))} "
-        "faces\n"
+        f"faces; ground truth {truth.digest}{f'; boxes: {boxes}, {why}' if ours else ''}\n"
     )
     if options.json or options.curves or options.output:
         from facekiln.evaluation.wider_record import write_curves, write_figures, write_wider_evaluation
 
         if options.json:
-            write_figures(options.json, precision, options.predictions)
+            write_figures(options.json, precision, options.predictions, truth)
         if options.curves:
             write_curves(options.curves, precision)
         if options.output:
-            write_wider_evaluation(options.output, precision, options.predictions, truth, options.boxes)
+            write_wider_evaluation(options.output, precision, options.predictions, truth, boxes)
 
 
 def _print_events(events: dict[str, Precision]) -> None:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _accuracy(options: argparse.Namespace) -> None:
     import sys
 
-    from facekiln.evaluation.published import load_published
+    from facekiln.evaluation.published import load_published, published_files
     from facekiln.evaluation.stamp import read_evaluation
     from facekiln.evaluation.tables import by_protocol, make_table
     from facekiln.evaluation.tables_text import to_markdown, write_tables
@@ -51,7 +51,7 @@ def _accuracy(options: argparse.Namespace) -> None:
     write_record(
         written,
         verb="table accuracy",
-        inputs=options.evaluations,
+        inputs=[*options.evaluations, *published_files(options.config)],
         settings={"title": options.title, "split": options.split},
         facts={"protocols": [table.stamp.id() for table in tables]},
         emulated=any(row.evaluation.subject["emulated"] for table in tables for row in table.rows),

@@ -153,7 +153,7 @@ def from_predictions(
     table = np.empty((5, len(predictions.scores)))
     table[:4] = written_boxes(predictions.boxes, boxes)
     table[4] = predictions.scores
-    refuse_not_finite(table, file)
+    refuse_not_finite(table, file, predictions)
     return aligned(truth, index, predictions.counts, table, file)
 
 
@@ -174,24 +174,36 @@ def written_boxes(corners: NDArray[np.float32], rule: str) -> NDArray[np.float64
     elif rule == "float":
         result[:2] = low
         result[2:] = high
-        result[2:] -= result[:2]
+        with np.errstate(invalid="ignore"):  # infinity is told by `refuse_not_finite`
+            result[2:] -= result[:2]
     else:
         raise KilnError("unknown box rule", value=rule, limit=", ".join(BOX_RULES))
     return result
 
 
-def refuse_not_finite(table: NDArray[np.float64], file: Path | str) -> None:
+def refuse_not_finite(
+    table: NDArray[np.float64], file: Path | str, predictions: Predictions | None = None
+) -> None:
     """Refuse NaN and infinity.
 
+    Args:
+        table: float64 [5, m], see `Detections.table`.
+        file: where it comes from.
+        predictions: what it was made of, detection for detection, if it is ours: the picture is named.
+
     Raises:
-        KilnError: names the file, the row and the column.
+        KilnError: names the file, the picture or the row, and the column.
     """
     finite = np.isfinite(table)
     if not finite.all():
         column, row = (int(at[0]) for at in np.nonzero(~finite))
+        name = ("x", "y", "width", "height", "score")[column]
+        where, hint = f"detection {row + 1}, {name}", None
+        if predictions is not None:
+            picture = int(np.searchsorted(predictions.starts, row, side="right")) - 1
+            at = row - int(predictions.starts[picture])
+            where = f"{predictions.images[picture]}: detection {at + 1}, {name}"
+            hint = "compare what made it with its parent: facekiln parity compare --help; then predict again"
         raise KilnError(
-            "is no finite number",
-            file=file,
-            where=f"detection {row + 1}, {('x', 'y', 'width', 'height', 'score')[column]}",
-            value=float(table[column, row]),
+            "is no finite number", file=file, where=where, value=float(table[column, row]), hint=hint
         )

@@ -23,6 +23,7 @@ from facekiln.evaluation.landmarks import (
     pose_errors,
     subsets,
 )
+from facekiln.evaluation.read_any import refuse_other_than_predictions
 from facekiln.evaluation.stamp import stamp_of, write_evaluation
 from facekiln.predictions.store import Predictions, read_predictions
 from facekiln.progress import progress_bar
@@ -140,35 +141,58 @@ def evaluate_folder(
         The figures, and the predictions' meta.
 
     Raises:
-        KilnError: no predictions there, or of a dataset that was declared otherwise; see
-            `evaluate_landmarks`.
+        KilnError: no predictions there, or of a dataset that was declared otherwise, or with NaN where a
+            number should be; see `refuse_not_finite` and `evaluate_landmarks`.
     """
-    from facekiln.config import known
-    from facekiln.data.declared import load_datasets, open_dataset
+    from facekiln.data.declared import open_dataset
+    from facekiln.evaluation.wider_record import declared_of, refuse_foreign
 
+    refuse_other_than_predictions(folder)
     predictions = read_predictions(folder)
-    datasets = load_datasets(config)
-    name = (dataset or str(predictions.meta["dataset"])).partition("@")[0]
-    declared = datasets[known(name, datasets, "dataset")]
-    if predictions.meta["dataset_digest"] != declared.digest():
-        raise KilnError(
-            f"is of dataset '{predictions.meta['dataset']}' as it was declared then, not of '{name}' as now",
-            file=folder,
-            value=predictions.meta["dataset_digest"],
-            limit=declared.digest(),
-            hint="predict again",
-        )
+    declared = declared_of(dataset, folder, config)
+    refuse_foreign(folder, declared)
     listing = open_dataset(declared)
     missing = set(listing.sources) - set(predictions.images)
     if missing:
         raise KilnError(
-            f"has no predictions of {len(missing)} pictures of dataset '{name}'",
+            f"has no predictions of {len(missing)} pictures of dataset '{declared.name}'",
             file=folder,
             value=", ".join(sorted(missing)[:3]),
             limit=f"{len(listing)} pictures",
             hint="predict again",
         )
+    refuse_not_finite(predictions, folder)
     return evaluate_landmarks(predictions, listing, kind=kind, limit=limit), predictions.meta
+
+
+def refuse_not_finite(predictions: Predictions, file: Path | str) -> None:
+    """Refuse NaN and infinity in boxes, points and poses.
+
+    Points of a face whose box has no area may be NaN: no square could be cut around it, so that nothing was
+    asked of the network, and the face is lost. Anywhere else the network gave no number; taken as lost, such
+    a face would leave the mean, and the figure would look better for it.
+
+    Raises:
+        KilnError: names the file, the picture and the face.
+    """
+    boxes = predictions.boxes
+    asked = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    for name, values in (("boxes", boxes), ("points", predictions.points), ("pose", predictions.pose)):
+        if values is None:
+            continue
+        wrong = ~np.isfinite(values.reshape(len(boxes), -1)).all(axis=1)
+        faces = np.flatnonzero(wrong if name == "boxes" else wrong & asked)
+        if faces.size:
+            picture = int(np.searchsorted(predictions.starts, faces[0], side="right")) - 1
+            face = int(faces[0] - predictions.starts[picture])
+            raise KilnError(
+                f"is no finite number ({faces.size} of {len(boxes)} faces)",
+                file=file,
+                where=f"{predictions.images[picture]}: face {face + 1}, {name}",
+                value=values[faces[0]].ravel()[:4].tolist(),
+                hint="compare what made it with its parent: facekiln parity compare --help; or correct a box "
+                "that is far larger than its picture; then predict again",
+            )
 
 
 def write_record(path: Path, figures: LandmarkFigures, meta: dict[str, Any]) -> None:

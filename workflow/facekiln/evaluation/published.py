@@ -69,6 +69,12 @@ def _short(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, list) else f"{value}"
 
 
+def published_files(folder: Path | str = DEFAULT_FOLDER) -> list[Path]:
+    """Return the file that `load_published` reads, or nothing where there is none."""
+    file = Path(folder) / FILE
+    return [file] if file.exists() else []
+
+
 def load_published(folder: Path | str = DEFAULT_FOLDER) -> list[Figure]:
     """Load published.yaml of a config folder; none where there is no such file.
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from facekiln.config import DEFAULT_FOLDER, Config, known
 from facekiln.data.declared import Declared, load_datasets
 from facekiln.errors import KilnError
+from facekiln.evaluation.wider_truth import FILES, truth_digest
 from facekiln.targets import RESULTS
 
 _DEFAULT = "default"
@@ -62,6 +63,15 @@ class PrecisionTargets:
     def digest(self, wildcards: Wildcards) -> str:
         """Return a hash of the dataset's declaration: a change of it evaluates again."""
         return self._declared(wildcards).digest()
+
+    def truth(self, wildcards: Wildcards) -> str:
+        """Return a hash of WIDER FACE's four files, of which a declaration pins one: a change of any
+        evaluates again. Empty where they are not all here, which the evaluation then tells."""
+        declared = self._declared(wildcards)
+        if declared.kind != "wider_mat" or not declared.annotations:
+            return ""
+        folder = ((declared.folder or Path()) / declared.annotations[0].path).parent
+        return truth_digest(folder) if all((folder / name).is_file() for name in FILES.values()) else ""
 
     def box_rule(self, wildcards: Wildcards) -> str:
         """Return how corners are written, by the inference entry that made the predictions."""

@@ -49,6 +49,8 @@ class Stamp:
         boxes: how corners were written: "float", "truncate" or "floor_ceil".
         settings: what else the evaluator was told, in words; empty where it has nothing to be told.
         nms_epsilon: added to each union in the suppression, pixels squared (see `facekiln.vision.nms`).
+        truth: hash of all files of ground truth, where `dataset_digest` does not hold them all: WIDER FACE's
+            four (see `facekiln.evaluation.wider_truth.truth_digest`); else empty.
     """
 
     task: str
@@ -68,6 +70,7 @@ class Stamp:
     boxes: str
     settings: str = ""
     nms_epsilon: float = 0.0
+    truth: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
@@ -81,7 +84,7 @@ class Stamp:
         """Return the protocol in words, for a table's foot."""
         size = f"{self.size[0]}x{self.size[1]}" if self.size else "own size"
         told = [f"{self.task} by '{self.evaluator}' {self.evaluator_version} on {self.dataset}"]
-        told[0] += f" ({self.images} pictures)"
+        told[0] += f" ({self.images} pictures{f', ground truth {self.truth}' if self.truth else ''})"
         told.append(f"{self.resize} {size}, {self.interpolation}")
         if self.task != "landmarks":  # which suppresses nothing
             suppression = f"NMS {self.nms_iou:g}{' (+1)' if self.extent else ''}"
@@ -127,6 +130,7 @@ def stamp_of(
     evaluator_version: str,
     boxes: str = "float",
     settings: str = "",
+    truth: str = "",
 ) -> Stamp:
     """Return the stamp of an evaluation of predictions with this `meta` (see `facekiln.predictions`).
 
@@ -139,6 +143,7 @@ def stamp_of(
         "evaluator_version": evaluator_version,
         "boxes": boxes,
         "settings": settings,
+        "truth": truth,
     }
     wanted = [field.name for field in fields(Stamp) if field.name not in own]
     _all_there(meta, wanted)

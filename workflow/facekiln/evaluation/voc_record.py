@@ -10,6 +10,7 @@ import numpy as np
 
 from facekiln.artifact import atomic_path
 from facekiln.errors import KilnError
+from facekiln.evaluation.read_any import refuse_other_than_predictions
 from facekiln.evaluation.stamp import Stamp, stamp_of, write_evaluation
 from facekiln.evaluation.voc import Judged, judge
 from facekiln.evaluation.wider_record import declared_of, refuse_foreign
@@ -62,15 +63,16 @@ def evaluate_voc(folder: Path, dataset: str | None, config: Path, iou: float, bo
         boxes: "float", "truncate" or "floor_ceil", see `facekiln.evaluation.detections.from_predictions`.
 
     Raises:
-        KilnError: no predictions there, another dataset than they were made of, pictures missing, or an IoU
-            out of range.
+        KilnError: no predictions there, another dataset than they were made of, pictures missing, NaN or
+            infinity in a box or score, or an IoU out of range.
     """
     from facekiln.data.declared import open_dataset
-    from facekiln.evaluation.detections import written_boxes
+    from facekiln.evaluation.detections import refuse_not_finite, written_boxes
     from facekiln.predictions.store import read_predictions
 
     if not 0 < iou <= 1:
         raise KilnError("is no overlap", where="--iou", value=iou, limit="above 0, at most 1")
+    refuse_other_than_predictions(folder)
     predictions = read_predictions(folder)
     declared = declared_of(dataset, folder, config)
     refuse_foreign(folder, declared)
@@ -87,6 +89,8 @@ def evaluate_voc(folder: Path, dataset: str | None, config: Path, iou: float, bo
             hint="predict again",
         )
     xywh = written_boxes(predictions.boxes, boxes)
+    # NaN would sort before every score and shrink the count, and the area would still look like one.
+    refuse_not_finite(np.concatenate([xywh, predictions.scores[None]]), folder, predictions)
     corners = np.concatenate([xywh[:2], xywh[:2] + xywh[2:]]).T
     detections, truths, ignored = [], [], []
     for sample in samples:

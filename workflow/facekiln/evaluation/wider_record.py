@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from facekiln.artifact import atomic_path, read_json, write_json
-from facekiln.data.declared import Declared, hash_of, load_datasets
+from facekiln.artifact import atomic_path, write_json
+from facekiln.data.declared import FILE, Declared, hash_of, load_datasets
 from facekiln.errors import KilnError
-from facekiln.evaluation.read_any import META_FILE, is_predictions
+from facekiln.evaluation.read_any import described, is_predictions
 from facekiln.evaluation.stamp import stamp_of, write_evaluation
 from facekiln.evaluation.wider import VERSION, Precision
 from facekiln.evaluation.wider_truth import SETTINGS, Truth
@@ -32,12 +32,46 @@ def declared_of(name: str | None, predictions: Path | None, config: Path) -> Dec
     if name is None:
         if predictions is None:
             raise KilnError(
-                "the ground truth is not named",
+                "the ground truth is not named, and these are no predictions of ours, which name theirs",
                 hint="--truth FOLDER with the four .mat files, or --dataset NAME of datasets.yaml",
             )
-        name = str(read_json(predictions / META_FILE)["dataset"])
+        name = str(described(predictions)["dataset"])
     datasets = load_datasets(config)
-    return datasets[known(name.partition("@")[0], datasets, "dataset")]
+    try:
+        return datasets[known(name.partition("@")[0], datasets, "dataset")]
+    except KilnError as error:
+        raise KilnError(
+            error.what,
+            file=config / FILE,
+            hint=f"--dataset NAME of these, or declare it in {FILE}: facekiln dataset declare --help",
+        ) from None
+
+
+def box_rule_of(predictions: Path, config: Path) -> tuple[str, str]:
+    """Return how corners of predictions of ours are written, as the workflow's rules do it, and why.
+
+    Args:
+        predictions: the folder.
+        config: the config folder; its `box_rules` give the rule by the entry that made the predictions.
+
+    Raises:
+        KilnError: no config there, or one without that inference entry.
+    """
+    from facekiln.config import known, load_config
+
+    entry = described(predictions).get("inference")
+    if entry is None:
+        return "float", "the predictions name no inference entry"
+    try:
+        loaded = load_config(config)
+        known(str(entry), loaded.inference, "inference entry")
+    except KilnError as error:
+        raise KilnError(
+            f"does not tell how boxes of inference entry '{entry}' are written: {error.what}",
+            file=config / "config.yaml",
+            hint="--config FOLDER, or say it: --boxes float|truncate|floor_ceil",
+        ) from error
+    return loaded.box_rules.get(str(entry), "float"), f"config.yaml's for inference entry '{entry}'"
 
 
 def truth_folder(declared: Declared) -> Path:
@@ -77,7 +111,7 @@ def refuse_foreign(predictions: Path, declared: Declared) -> None:
             file=predictions,
             hint="use --json for plain figures, or make predictions: facekiln predict run --help",
         )
-    meta = read_json(predictions / META_FILE)
+    meta = described(predictions)
     if meta["dataset_digest"] != declared.digest():
         raise KilnError(
             f"is of dataset '{meta['dataset']}' as it was declared then, not of '{declared.name}' as now",
@@ -88,13 +122,14 @@ def refuse_foreign(predictions: Path, declared: Declared) -> None:
         )
 
 
-def write_figures(path: Path, precision: Precision, predictions: Path) -> None:
-    """Write protocol, figures and counts as JSON; an undefined figure is null."""
+def write_figures(path: Path, precision: Precision, predictions: Path, truth: Truth) -> None:
+    """Write protocol, ground truth, figures and counts as JSON; an undefined figure is null."""
     write_json(
         path,
         {
             "protocol": precision.protocol,
             "version": VERSION,
+            "truth": truth.digest,
             "predictions": str(predictions),
             "ap": {name: None if np.isnan(value) else value for name, value in precision.ap.items()},
             **_details(precision),
@@ -124,7 +159,7 @@ def write_wider_evaluation(
     Raises:
         KilnError: a setting has no face that counts, or the predictions' description lacks a key.
     """
-    meta: dict[str, Any] = read_json(predictions / META_FILE)
+    meta = described(predictions)
     write_evaluation(
         path,
         stamp=stamp_of(
@@ -133,6 +168,7 @@ def write_wider_evaluation(
             evaluator=precision.protocol,
             evaluator_version=VERSION,
             boxes=boxes,
+            truth=truth.digest,
         ),
         subject=meta,
         results=precision.ap,

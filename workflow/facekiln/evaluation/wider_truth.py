@@ -6,7 +6,7 @@ the wrong cache. Parsing the files takes seconds, reading the cache a millisecon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Truth:
         boxes: float64 [4, g]: rows x, y, width, height in whole pixels; pictures in order.
         kept: bool [3, g]: the faces that count in easy, medium, hard; all others are ignored.
         source: where it was read from, for messages.
+        digest: hash of the four files, see `truth_digest`.
     """
 
     images: tuple[str, ...]
@@ -41,6 +42,7 @@ class Truth:
     boxes: NDArray[np.float64]
     kept: NDArray[np.bool_]
     source: str
+    digest: str = ""
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -61,6 +63,30 @@ class Truth:
         return self.kept.sum(axis=1).astype(np.int64)
 
 
+def _paths_in(folder: Path | str) -> dict[str, Path]:
+    paths = {name: Path(folder) / file for name, file in FILES.items()}
+    for path in paths.values():
+        if not path.is_file():
+            raise KilnError(
+                "is not here",
+                file=path,
+                hint="--truth names the folder with wider_face_val.mat, wider_easy_val.mat, "
+                "wider_medium_val.mat and wider_hard_val.mat of the official evaluation tools",
+            )
+    return paths
+
+
+def truth_digest(folder: Path | str) -> str:
+    """Return 16 hexadecimal digits that change with any of the four files.
+
+    A declared dataset pins one of them; but it is the other three that say which faces count.
+
+    Raises:
+        KilnError: a file is missing or cannot be read.
+    """
+    return sha256_of_text(" ".join(map(sha256_of, _paths_in(folder).values())))[:16]
+
+
 def read_truth(folder: Path | str, cache: Path | str | None = CACHE) -> Truth:
     """Read wider_{face,easy,medium,hard}_val.mat of a folder, or what the cache keeps of them.
 
@@ -71,24 +97,15 @@ def read_truth(folder: Path | str, cache: Path | str | None = CACHE) -> Truth:
     Raises:
         KilnError: a file is missing, damaged, or the four do not list the same pictures and boxes.
     """
-    paths = {name: Path(folder) / file for name, file in FILES.items()}
-    for path in paths.values():
-        if not path.is_file():
-            raise KilnError(
-                "is not here",
-                file=path,
-                hint="--truth names the folder with wider_face_val.mat, wider_easy_val.mat, "
-                "wider_medium_val.mat and wider_hard_val.mat of the official evaluation tools",
-            )
+    paths, digest = _paths_in(folder), truth_digest(folder)
     if cache is None:
-        return _parse(paths, str(folder))
-    key = sha256_of_text(" ".join([str(_LAYOUT), *map(sha256_of, paths.values())]))[:20]
-    kept = Path(cache) / f"wider_truth_{key}.npz"
+        return replace(_parse(paths, str(folder)), digest=digest)
+    kept = Path(cache) / f"wider_truth_{_LAYOUT}_{digest}.npz"
     truth = _read_cache(kept, str(folder))
     if truth is None:
         truth = _parse(paths, str(folder))
         _write_cache(kept, truth)
-    return truth
+    return replace(truth, digest=digest)
 
 
 def _parse(paths: dict[str, Path], source: str) -> Truth:
