@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from facekiln.config import Config, load_config
+from facekiln.config import Config, Golden, load_config
 from facekiln.errors import KilnError
 from facekiln.evaluation.plan import EvaluationTargets, float_parent_of, parent_of
 
@@ -69,6 +69,31 @@ def test_every_artifact_of_a_table_has_its_gates(config: Config) -> None:
     born = _table(config, "nme/onnxruntime/onnx/ghostone_112.onnx/wflw")
     # Born as ONNX: there is nothing above it to be compared with.
     assert born.gates() == ["results/gates/golden/onnx/ghostone_112.onnx.json"]
+
+
+def test_without_a_table_there_is_nothing_to_judge(config: Config) -> None:
+    with pytest.raises(KilnError, match="no table is declared"):
+        EvaluationTargets(replace(config, tables={})).gates()
+
+
+def test_what_a_gate_takes_from_the_model_decides_its_digest(config: Config) -> None:
+    def digest(**changes: Any) -> str:
+        model = replace(config.model("retinaface"), **changes)
+        changed = replace(config, models={**config.models, "retinaface": model})
+        return EvaluationTargets(changed).declared_of("nnie/retinaface_640_int16.wk")
+
+    decode = replace(config.model("retinaface").decode, score_threshold=0.4)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"decode": decode},
+        {"golden": Golden("ab" * 32, (1, 2))},
+        {"weights": "local"},
+        {"sizes": {"640": (640, 320)}},
+    ]
+    assert len({digest(**change) for change in changes}) == len(changes)
+    assert digest(title="another") == digest()
+    with pytest.raises(KilnError, match="did you mean 'retinaface'"):
+        EvaluationTargets(config).declared_of("nnie/retinafac_640.wk")
 
 
 def test_titles_and_names(config: Config) -> None:
