@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ TARGETS = [
     f"results/gallery/misses/{WK}.png",
     f"results/gallery/shifts/{WK}.png",
     "results/gates/summary.json",
+    "results/gates/passed.json",
 ]
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tables")]
@@ -107,33 +109,97 @@ def test_mixed_protocols_stop_the_table(built: Checkout) -> None:
         built.snakemake("--", *TARGETS)
 
 
-def test_a_failed_gate_stops_the_summary_and_lists_all(built: Checkout) -> None:
+def test_a_failed_gate_is_listed_and_stops_after_the_list(built: Checkout) -> None:
     _edit(built, gates={**_FREE, "batch": {"max_rel": 0}})
     try:
-        done = built.snakemake("--", "results/gates/summary.json", check=False)
+        done = built.snakemake("--", "results/gates/passed.json", check=False)
         assert done.returncode != 0
-        assert "FAILED   batch" in done.stdout + done.stderr
-        assert not (built.folder / "results/gates/summary.json").exists()
+        assert "1 gates failed: batch results/checkpoints/tiny.pth" in done.stdout + done.stderr
+        assert not (built.folder / "results/gates/passed.json").exists()
+        whole = json.loads((built.folder / "results/gates/summary.json").read_text())
+        assert (whole["passed"], whole["counts"]["failed"]) == (False, 1)
+        assert "<b>FAILED</b>" in (built.folder / "results/gates/summary.html").read_text()
+        # The list itself is there to be read, whatever it says.
+        assert "Nothing to be done" in built.snakemake("--", "results/gates/summary.json").stderr
         listed = built.facekiln("gate", "list", "results")
         assert listed.returncode == 3
         assert listed.stdout.splitlines()[0].startswith("FAILED   batch")
     finally:
         _edit(built, gates=_FREE)
         built.snakemake("--", *TARGETS)
+    assert (built.folder / "results/gates/passed.json").exists()
 
 
-def test_an_artifact_that_finds_nothing_is_not_predicted(built: Checkout) -> None:
+def test_a_corrected_published_figure_makes_the_table_again(built: Checkout) -> None:
+    path = built.folder / "config/published.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("easy: 0.907", "easy: 0.906"))
+    try:
+        assert built.planned("results/tables/accuracy.md") == {"make_accuracy_table": 1}
+    finally:
+        path.write_text(before)
+        built.snakemake("--", *TARGETS)
+
+
+def test_an_artifact_that_finds_nothing_is_not_predicted_and_is_listed(built: Checkout) -> None:
     target = "results/predictions/onnxruntime/onnx/tiny_64.sim.onnx/other_scenes"
+    summary = built.folder / "results/gates/summary.json"
+    assert json.loads(summary.read_text())["passed"]
+    shutil.rmtree(built.folder / target, ignore_errors=True)
     _edit(built, gates={**_FREE, "golden": {"scenes": 1, "warn": 1, "stop": 1}})
     try:
         done = built.snakemake("--", target, check=False)
         assert done.returncode != 0
         assert "large drawn faces found" in done.stdout + done.stderr
-        assert "rule predict_shard" not in done.stdout + done.stderr
-        assert (built.folder / "results/gates/golden/onnx/tiny_64.sim.onnx.failed.json").exists()
+        assert not (built.folder / target).exists()
+        golden = built.folder / "results/gates/golden/onnx/tiny_64.sim.onnx.json"
+        assert json.loads(golden.read_text())["verdict"] == "failed"
+        # The summary's rule never ran; the run that stopped has made it true all the same.
+        whole = json.loads(summary.read_text())
+        assert not whole["passed"]
+        assert [item["gate"] for item in whole["gates"] if item["verdict"] == "failed"] == ["golden"]
+        assert "<b>FAILED</b>" in summary.with_suffix(".html").read_text()
     finally:
         _edit(built, gates=_FREE)
         built.snakemake("--", *TARGETS)
+    assert json.loads(summary.read_text())["passed"]
+
+
+def test_a_failed_parity_leaves_no_summary_that_says_passed(built: Checkout) -> None:
+    config = yaml.safe_load((built.folder / "config/config.yaml").read_text())
+    # No 8 bit network has the cosines of its float parent.
+    free = config["parity"]
+    strict = {**free, "gates": {**free["gates"], "int8": {**free["gates"]["int8"], "cosine": 1}}}
+    _edit(built, parity=strict)
+    try:
+        assert built.snakemake("--", "results/gates/passed.json", check=False).returncode != 0
+        whole = json.loads((built.folder / "results/gates/summary.json").read_text())
+        assert not whole["passed"]
+        assert whole["gates"][0]["gate"] == "parity"
+        assert whole["gates"][0]["verdict"] == "failed"
+    finally:
+        _edit(built, parity=free)
+        built.snakemake("--", *TARGETS)
+    assert not list((built.folder / "results/parity").rglob("*.failed.json"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"golden": {"sha256": "ab" * 32, "faces": [1, 2]}},
+        {"decode": {"score_threshold": 0.4, "nms_iou": 0.4, "top_k": 5000, "keep": 750, "extent": 1}},
+    ],
+)
+def test_what_a_gate_takes_from_the_model_judges_again(built: Checkout, change: dict[str, object]) -> None:
+    path = built.folder / "config/models/tiny.yaml"
+    before = path.read_text()
+    try:
+        built.edit_yaml("config/models/tiny.yaml", **change)
+        planned = built.planned("results/gates/summary.json")
+    finally:
+        path.write_text(before)
+    assert planned["check_golden"] == len(ARTIFACTS)
+    assert planned["check_board_decode"] == 1
 
 
 def test_an_unknown_table_is_answered_with_the_known(built: Checkout) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facekiln.config import Crop
+from facekiln.config import Crop, load_config
 from facekiln.data.calibration_pool import drawn_sample
+from facekiln.parity import compare
 from facekiln.parity.compare import choose_pictures
 from facekiln.vision.image import write_image
 from facekiln.vision.landmarks import cut, square_around
@@ -19,6 +20,41 @@ def test_pictures_are_fitted_by_the_declared_policy(tmp_path: Path, policy: str,
     assert (name, picture.shape) == ("wide.png", (64, 64, 3))
     assert (picture[:16] == 200).all()
     assert (picture[20:] == below).all()
+
+
+class _Stage:
+    """A stage whose network finds nothing, in every picture the same."""
+
+    name, precision, emulated = "fake", "int8", True
+
+    def run(self, _picture: np.ndarray) -> dict[str, np.ndarray]:
+        rows = np.random.default_rng(0).normal(size=(1, 16800, 10)).astype(np.float32)
+        conf = np.tile(np.array([0.9, 0.1], np.float32), (1, 16800, 1))
+        return {"loc": rows[..., :4], "conf": conf, "landms": rows}
+
+
+def test_8_bit_without_a_face_is_warned_of_and_a_float_stage_is_judged_by_its_outputs(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, child = tmp_path / "x_640.onnx", tmp_path / "x_640.wk"
+    for path in (parent, child):
+        path.write_bytes(b"x")
+    monkeypatch.setattr(compare, "open_stage", lambda *_, **__: _Stage())
+    config = load_config(root / "config")
+
+    def verdicts() -> dict[str, str]:
+        report = compare.compare(
+            parent, child, config.model("retinaface"), "640", config, source="procedural", count=1, seed=40
+        )
+        assert report["passed"]
+        return {gate["name"]: gate["verdict"] for gate in report["gates"]}
+
+    # At 8 bit the faces alone decide.
+    assert verdicts() == {"fake faces in the parent": "warned"}
+    monkeypatch.setattr(_Stage, "precision", "float")
+    judged = verdicts()
+    assert judged.pop("fake faces in the parent") == "skipped"
+    assert set(judged.values()) == {"passed"}
 
 
 def test_landmark_models_are_compared_on_crops(tmp_path: Path) -> None:
