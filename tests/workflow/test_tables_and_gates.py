@@ -200,6 +200,7 @@ def test_what_a_gate_takes_from_the_model_judges_again(built: Checkout, change: 
         path.write_text(before)
     assert planned["check_golden"] == len(ARTIFACTS)
     assert planned["check_board_decode"] == 1
+    assert planned["compare_stages"] == len(ARTIFACTS)
 
 
 def test_an_unknown_table_is_answered_with_the_known(built: Checkout) -> None:

@@ -14,6 +14,8 @@ rule compare_stages:
     threads: 2
     params:
         code=fingerprint("facekiln.parity.compare", "facekiln.parity.executors"),
+        # Its faces are decoded by the model's thresholds (PLAN: gates.smk).
+        declared=checked(lambda wc: PLAN.declared_of(wc.artifact)),
         pictures=KILN.parity,
     shell:
         "facekiln --log {log} parity compare {input.parent} {input.child}"
