@@ -39,7 +39,9 @@ rule map_nnie:
         ENVIRONMENT
     threads: 2
     params:
-        code=fingerprint("facekiln.chips.nnie.mapper.map_file", "facekiln.chips.nnie.mapper.mapper"),
+        code=fingerprint(
+            "facekiln.chips.nnie.mapper.map_file", "facekiln.chips.nnie.mapper.mapper"
+        ),
         declared=declared("input"),
         settings=KILN.chips["nnie"],
         bits=lambda wc: 16 if wc.precision else 8,
