@@ -30,11 +30,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import cv2
 import numpy as np
 
+from facekiln.ahead import ahead
 from facekiln.config import Config, Model, load_config
 from facekiln.data.pictures import picture_names, pictures
 from facekiln.data.sample import Sample, sample_of
 from facekiln.parity.executors import Stage
-from facekiln.predictions.ahead import ahead
 from facekiln.predictions.names import BACKENDS
 from facekiln.predictions.one import OnePicture, prepare
 from facekiln.predictions.run import open_for

@@ -102,9 +102,9 @@ def check_writable(path: Path | str) -> None:
     Raises:
         KilnError: it cannot.
     """
-    with atomic_path(Path(path).with_name(f".{Path(path).name}.check")) as part:
-        part.touch()
-    Path(path).with_name(f".{Path(path).name}.check").unlink(missing_ok=True)
+    trial = Path(path).with_name(f".{Path(path).name}.check")
+    write_bytes(trial, b"")
+    trial.unlink()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -24,3 +25,8 @@ def add_verb(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add `--config FOLDER`, by default the checkout's."""
+    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.caffe.convert import Conversion
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="JSON that says how the output blobs form the model's outputs",
     )
-    convert.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(convert)
     inspect = add_verb(
         verbs,
         "inspect",

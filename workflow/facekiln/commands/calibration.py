@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.config import Config
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SET",
         help="evaluation sets: dataset names or folders (default: those that it was made against)",
     )
-    check.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(check)
 
     sheet = add_verb(
         verbs,
@@ -85,7 +85,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude", nargs="*", metavar="SET", help="evaluation sets: dataset names or folders of pictures"
     )
-    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(parser)
 
 
 def _choice(options: argparse.Namespace, config: Config) -> dict[str, Any]:

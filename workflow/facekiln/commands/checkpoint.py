@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 from facekiln.commands.checkpoint_train import add_train
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetch.add_argument(
         "--mirror", type=Path, metavar="FOLDER", help="default: the config's, $FACEKILN_MIRROR"
     )
-    fetch.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(fetch)
     inspect = add_verb(
         verbs,
         "inspect",
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "facekiln checkpoint inspect mobilenet0.25_Final.pth",
     )
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    inspect.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(inspect)
 
 
 def _fetch(options: argparse.Namespace) -> None:

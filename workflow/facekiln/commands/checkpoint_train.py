@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 
 def add_train(verbs: Any) -> None:
@@ -33,7 +33,7 @@ def add_train(verbs: Any) -> None:
     train.add_argument(
         "--reports", type=Path, default=Path("results/datasets"), help="audits of the datasets"
     )
-    train.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(train)
 
 
 def _train(options: argparse.Namespace) -> None:

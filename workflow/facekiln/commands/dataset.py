@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.data.declared import Declared
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     every = add_verb(
         verbs, "list", _list, "list the declared datasets and which are here", "facekiln dataset list"
     )
-    every.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(every)
 
     check = _of_one(
         verbs,
@@ -77,7 +77,7 @@ def _of_one(verbs: Any, name: str, run: Any, summary: str, example: str) -> argp
     parser = add_verb(verbs, name, run, summary, example)
     parser.add_argument("dataset", help="a name of config/datasets.yaml")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: results/datasets/DATASET")
-    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(parser)
     return parser
 
 

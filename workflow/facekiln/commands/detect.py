@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facekiln.commands import add_config
+
 if TYPE_CHECKING:
     from facekiln.config import Config, Decode, Model
     from facekiln.parity.executors import Stage
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threshold", type=float, metavar="SCORE", help="default: the model's, 0..1")
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="write the pictures with the faces drawn")
-    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(parser)
 
     parser.set_defaults(run=_detect)
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 
 def add_landmarks(verbs: Any) -> None:
@@ -34,7 +34,7 @@ def add_landmarks(verbs: Any) -> None:
     )
     landmarks.add_argument("--output", type=Path, metavar="FILE", help="write an evaluation record here")
     landmarks.add_argument("--curves", type=Path, metavar="FILE", help="write the CED curve (.npz) here")
-    landmarks.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(landmarks)
 
 
 def _landmarks(options: argparse.Namespace) -> None:

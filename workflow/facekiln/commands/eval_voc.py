@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 
 def add_voc(verbs: Any) -> None:
@@ -30,7 +30,7 @@ def add_voc(verbs: Any) -> None:
     )
     voc.add_argument("--output", type=Path, metavar="FILE", help="write an evaluation record here")
     voc.add_argument("--curves", type=Path, metavar="FILE", help="write recall and precision (.npz) here")
-    voc.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(voc)
 
 
 def _voc(options: argparse.Namespace) -> None:

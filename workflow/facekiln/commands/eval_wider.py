@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.evaluation.wider import Precision
@@ -59,7 +59,7 @@ def add_wider(verbs: Any) -> None:
         help="keeps the parsed ground truth (default: results/cache)",
     )
     wider.add_argument("--no-cache", action="store_const", const=None, dest="cache", help="keep nothing")
-    wider.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(wider)
 
 
 def _wider(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.data.sample import Dataset
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--score", type=float, default=0.5, help="detections count from this score on (default: 0.5)"
         )
         verb.add_argument("--output", type=Path, required=True, metavar="PNG")
-        verb.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+        add_config(verb)
     curves = add_verb(
         verbs,
         "curves",

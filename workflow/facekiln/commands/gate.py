@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 from facekiln.errors import KilnError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _common(verb: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with 0 and write X.json where the gate failed too; `facekiln gate require` stops then",
     )
-    verb.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(verb)
 
 
 def _conclude(options: argparse.Namespace, verdict: Verdict) -> None:

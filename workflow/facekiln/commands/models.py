@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from facekiln.commands import add_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", action="store_true", help="count keys, parameters and multiply-accumulates of each"
     )
-    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(parser)
     parser.set_defaults(run=_models)
 
 

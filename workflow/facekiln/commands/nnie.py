@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.chips.nnie.mapper.map_file import Source
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _config_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(parser)
 
 
 def _source_arguments(parser: argparse.ArgumentParser) -> None:

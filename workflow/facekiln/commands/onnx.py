@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.config import Model
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--opset", type=int, help="default: the highest that every chip in config/chips reads"
     )
     export.add_argument("--output", type=Path, required=True)
-    export.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(export)
     fetch = add_verb(
         verbs,
         "fetch",
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetch.add_argument(
         "--mirror", type=Path, metavar="FOLDER", help="default: the config's, $FACEKILN_MIRROR"
     )
-    fetch.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(fetch)
     simplify = add_verb(
         verbs,
         "simplify",

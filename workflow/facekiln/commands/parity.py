@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("--count", type=int, help="how many pictures (default: config.yaml's parity.count)")
     compare.add_argument("--seed", type=int, help="default: config.yaml's parity.seed")
     compare.add_argument("--output", type=Path, required=True)
-    compare.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(compare)
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.predictions.store import Predictions
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="default: results/predictions/BACKEND/ARTIFACT/DATASET[@INFERENCE]",
     )
-    run.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(run)
 
     merge = add_verb(
         verbs,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.config import Config, Model
@@ -84,7 +84,7 @@ def _verb(verbs: Any, name: str, run: Any, summary: str, example: str) -> argpar
     parser.add_argument("onnx", type=Path, help="a simplified ONNX file")
     parser.add_argument("--model", help="default: from the file's name")
     parser.add_argument("--size", help="default: from the file's name")
-    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(parser)
     return parser
 
 

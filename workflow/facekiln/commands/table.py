@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accuracy.add_argument("--title", default="Accuracy")
     accuracy.add_argument("--split", action="store_true", help="mixed protocols: one table for each")
     accuracy.add_argument("--results", type=Path, default=Path("results"), help="where artifacts lie")
-    accuracy.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(accuracy)
 
 
 def _accuracy(options: argparse.Namespace) -> None:

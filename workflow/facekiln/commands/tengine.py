@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.chips.tengine.build_file import Built
@@ -20,7 +20,7 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", required=True, help="a size label of the model")
     parser.add_argument("--output", type=Path, required=True, metavar="TMFILE")
     parser.add_argument("--mode", choices=("builtin", "local", "docker", "ssh"), help="instead of tools.mode")
-    parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--model", required=True, help="whose preprocessing is used")
     run.add_argument("--runtime", action="store_true", help="in the library that TENGINE_LIB names")
     run.add_argument("--output", type=Path, metavar="FOLDER", help="write each output as .npy")
-    run.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(run)
 
     inspect = add_verb(
         verbs,

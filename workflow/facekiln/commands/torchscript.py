@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from facekiln.commands import add_verb
+from facekiln.commands import add_config, add_verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trace.add_argument("--model", required=True)
     trace.add_argument("--size", required=True, help="a size label of the model")
     trace.add_argument("--output", type=Path, required=True)
-    trace.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+    add_config(trace)
 
 
 def _trace(options: argparse.Namespace) -> None:

@@ -170,14 +170,22 @@ def _factors(table: dict[str, NDArray[np.float64]]) -> list[Factor]:
     return [factor for factor in factors if (factor.bins >= 0).any()]
 
 
-def _weights(factors: list[Factor], faces: int) -> NDArray[np.float64]:
+def inverse_shares(factors: Iterable[Factor], faces: int) -> NDArray[np.float64]:
+    """Return per face the mean of 1 / (share of its bin x bins in use) over the factors that know it.
+
+    1 where none does. Source: PFLD, arXiv:1902.10859, section 3.1, with bins for classes.
+    """
     total, known = np.zeros(faces), np.zeros(faces)
     for factor in factors:
         counts, has = factor.counts(), factor.bins >= 0
         share = counts / max(int(counts.sum()), 1)
         total[has] += 1 / (share[factor.bins[has]] * (counts > 0).sum())
         known += has
-    weights = np.divide(total, known, out=np.ones(faces), where=known > 0)
+    return np.divide(total, known, out=np.ones(faces), where=known > 0)
+
+
+def _weights(factors: list[Factor], faces: int) -> NDArray[np.float64]:
+    weights = inverse_shares(factors, faces)
     for _ in range(100 if faces else 0):  # what is cut off the rarest is spread over the others, and so on
         weights = np.minimum(weights / weights.mean(), MOST)
         if abs(weights.mean() - 1) < 1e-9:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.artifact import sha256_of
 from facekiln.config import DEFAULT_FOLDER, Crop, known
 from facekiln.data.calibration_rule import DATASET
 from facekiln.data.declared import Declared, load_datasets, open_dataset
@@ -185,15 +183,11 @@ def look(sample: Sample, crop: Crop | None = None) -> Looked:
         KilnError: it cannot be read.
     """
     image = sample.load()
-    if callable(sample.picture):
-        digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
-    else:
-        digest = sha256_of(sample.picture)
     face = largest_face(sample) if crop else None
     seen = image
     if crop and face is not None:
         seen = cut(image, square_around(sample.boxes[face], crop), (64, 64))
-    return Looked(sample, digest, fingerprint(image), image.shape[:2], luminance(seen))
+    return Looked(sample, sample.sha256(image), fingerprint(image), image.shape[:2], luminance(seen))
 
 
 def is_missing(sample: Sample) -> bool:

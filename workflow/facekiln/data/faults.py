@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.artifact import sha256_of
 from facekiln.data.declared import Rules
 from facekiln.data.near import fingerprint
 from facekiln.data.sample import Dataset, Mask, Sample
@@ -72,7 +70,7 @@ def examine(dataset: Dataset, index: int, rules: Rules, pictures: bool) -> Exami
         if sample.size and sample.size != size:
             detail = f"annotation says {_wide(sample.size)}, the picture is {_wide(size)}"
             faults.append(Fault("size_mismatch", source, detail))
-        sha256, near = _hash(sample, picture), fingerprint(picture)
+        sha256, near = sample.sha256(picture), fingerprint(picture)
     found, dropped, clipped = _boxes(sample, size, rules)
     faults += found
     if len(dropped) == len(sample):
@@ -83,12 +81,6 @@ def examine(dataset: Dataset, index: int, rules: Rules, pictures: bool) -> Exami
 
 def _wide(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
-
-
-def _hash(sample: Sample, picture: NDArray[np.uint8]) -> str:
-    if isinstance(sample.picture, Path):
-        return sha256_of(sample.picture)
-    return hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
 
 
 def inside(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:

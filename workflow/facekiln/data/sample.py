@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from facekiln.artifact import sha256_of
 from facekiln.errors import KilnError
 
 Floats = NDArray[np.float64]
@@ -92,6 +94,16 @@ class Sample:
         from facekiln.vision.image import read_image
 
         return read_image(self.picture)
+
+    def sha256(self, picture: Picture) -> str:
+        """Return the sha256 of the picture's file, or of the loaded `picture` itself where there is none.
+
+        Raises:
+            KilnError: the file cannot be read.
+        """
+        if isinstance(self.picture, Path):
+            return sha256_of(self.picture)
+        return hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
 
     def take(self, which: NDArray[Any]) -> Sample:
         """Return the sample with some of its faces, chosen by a mask or by indices."""

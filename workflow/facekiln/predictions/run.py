@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from facekiln import __version__
+from facekiln.ahead import ahead
 from facekiln.artifact import sha256_of
 from facekiln.config import Config, Model
 from facekiln.data.declared import Declared, open_dataset
@@ -14,7 +15,6 @@ from facekiln.data.sample import Dataset
 from facekiln.errors import KilnError
 from facekiln.fingerprint import fingerprint
 from facekiln.parity.executors import Stage, open_stage
-from facekiln.predictions.ahead import ahead
 from facekiln.predictions.names import BACKENDS, declaration_of
 from facekiln.predictions.one import OnePicture, prepare
 from facekiln.predictions.partial import Partial

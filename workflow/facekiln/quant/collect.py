@@ -16,7 +16,7 @@ from onnx import helper
 from facekiln.errors import KilnError
 from facekiln.progress import progress_bar
 from facekiln.quant.nodes import Tensor, activations
-from facekiln.quant.run import Session
+from facekiln.quant.run import Session, runs_within
 from facekiln.quant.thresholds import BINS, signed_counts
 
 _HELD = 256 << 20
@@ -78,20 +78,6 @@ def _extremes(
     return found[:, 0], found[:, 1]
 
 
-def _portions(tensors: Sequence[Tensor]) -> list[list[int]]:
-    """Divide the tensors into runs of at most `_HELD` bytes."""
-    portions: list[list[int]] = [[]]
-    held = 0
-    for index, tensor in enumerate(tensors):
-        size = 4 * int(np.prod(tensor.shape))
-        if portions[-1] and held + size > _HELD:
-            portions.append([])
-            held = 0
-        portions[-1].append(index)
-        held += size
-    return portions
-
-
 def collect(
     model: onnx.ModelProto,
     pictures: Sequence[NDArray[np.float32]],
@@ -118,8 +104,11 @@ def collect(
     counts = np.zeros((len(chosen), len(own), 2 * BINS), np.int64)
     spread = Spread(own, lows, highs, counts)
     tops = spread.tops()
-    members = [[at for at, one in enumerate(chosen) if index in set(one)] for index in range(len(pictures))]
-    portions = _portions(own)
+    members: list[list[int]] = [[] for _ in range(len(pictures))]
+    for at, one in enumerate(chosen):
+        for index in set(one):
+            members[index].append(at)
+    portions = runs_within((4 * int(np.prod(tensor.shape)) for tensor in own), _HELD)
     with progress_bar(len(pictures) * len(portions), f"{what}: histograms", "run") as bar:
         for portion in portions:
             # An input cannot be an output of its own graph.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +83,19 @@ def pictures_of_set(folder: Path, model: Model, most: int | None = None) -> Pict
 def pictures_in_memory(images: Sequence[NDArray[np.uint8]], model: Model) -> Pictures:
     """Return fitted pictures (uint8 BGR [H, W, 3]) as a model takes them."""
     return Pictures(len(images), lambda index: to_tensor(images[index], model.input))
+
+
+def runs_within(sizes: Iterable[int], limit: int) -> list[list[int]]:
+    """Divide things of these sizes, by their numbers and in order, into runs of at most `limit` together.
+
+    One that is larger is a run of its own. Nothing at all is one empty run.
+    """
+    runs: list[list[int]] = [[]]
+    held = 0
+    for index, size in enumerate(sizes):
+        if runs[-1] and held + size > limit:
+            runs.append([])
+            held = 0
+        runs[-1].append(index)
+        held += size
+    return runs

@@ -20,7 +20,7 @@ from facekiln.quant.estimate import Closeness, closeness, run_all
 from facekiln.quant.nodes import node_name, quantisable
 from facekiln.quant.qdq import at_opset, build_qdq
 from facekiln.quant.ranges import Ranges
-from facekiln.quant.run import Arrays, Session
+from facekiln.quant.run import Arrays, Session, runs_within
 from facekiln.quant.suffix import Suffix, suffix_of
 
 WHOLE = "(all)"
@@ -40,20 +40,6 @@ class Layer:
     def as_dict(self) -> dict[str, Any]:
         """Return the row for JSON."""
         return {"node": self.node, "op": self.op, "tensor": self.tensor, **self.closeness.as_dict()}
-
-
-def _blocks(suffixes: Sequence[Suffix], pictures: int) -> list[list[int]]:
-    """Divide nodes into runs whose inputs, for all pictures, fit `_HELD` bytes."""
-    blocks: list[list[int]] = [[]]
-    held = 0
-    for index, suffix in enumerate(suffixes):
-        size = suffix.bytes * pictures
-        if blocks[-1] and held + size > _HELD:
-            blocks.append([])
-            held = 0
-        blocks[-1].append(index)
-        held += size
-    return blocks
 
 
 def sensitivity(
@@ -91,7 +77,7 @@ def sensitivity(
         floats = run_all(network, pictures)
         whole = closeness(floats, run_all(build_qdq(network, ranges, method, scheme), pictures), model, label)
         bar.update(1)
-        for block in _blocks(suffixes, len(pictures)):
+        for block in runs_within((suffix.bytes * len(pictures) for suffix in suffixes), _HELD):
             held = _traced(network, pictures, [suffixes[index] for index in block])
             for index in block:
                 name = node_name(nodes[index])

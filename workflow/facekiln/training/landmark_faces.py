@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekiln.config import Crop
-from facekiln.data.balance import Balance, balance
+from facekiln.data.balance import Balance, balance, inverse_shares
 from facekiln.data.sample import Sample
 from facekiln.training.landmark_crops import place
 from facekiln.training.landmark_labels import Labels, label_faces
@@ -104,11 +104,5 @@ def rarity(of: Balance) -> Floats:
     Classes are the bins of pose, size and eyes and, where annotated, the attributes (WFLW: pose, expression,
     illumination, make-up, occlusion, blur). Source: PFLD, arXiv:1902.10859, section 3.1.
     """
-    total, known = np.zeros(len(of.faces)), np.zeros(len(of.faces))
-    for factor in of.factors:
-        counts, has = factor.counts(), factor.bins >= 0
-        share = counts / max(int(counts.sum()), 1)
-        total[has] += 1 / (share[factor.bins[has]] * (counts > 0).sum())
-        known += has
-    weights = np.divide(total, known, out=np.ones_like(total), where=known > 0)
+    weights = inverse_shares(of.factors, len(of.faces))
     return weights / weights.mean() if len(weights) else weights

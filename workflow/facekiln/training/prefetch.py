@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 
+from facekiln.ahead import ahead
 from facekiln.training.task import Arrays, Task
 
 _AHEAD = 2  # batches that each thread may be ahead
@@ -23,16 +22,4 @@ def prefetched(task: Task, first: int, last: int, threads: int) -> Generator[Arr
 
     Their number changes nothing but the time: a batch depends on its step only.
     """
-    steps = iter(range(first, last))
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Arrays]] = deque()
-        try:
-            while True:
-                while len(waiting) <= threads * _AHEAD and (step := next(steps, None)) is not None:
-                    waiting.append(pool.submit(task.batch, step))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return ahead(task.batch, range(first, last), depth=threads * _AHEAD, threads=threads)

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from facekiln.chips.bounded import BoundedReader
 from facekiln.chips.tengine.format import (
     BUFFER,
     CONST,
@@ -35,23 +36,14 @@ _REREADS = 4
 _MIN_BUDGET = 1 << 16
 
 
-class _Reader:
-    """Bounds-checked reads, whose sum is bounded too."""
+class _Reader(BoundedReader):
+    """Bounded reads, whose sum is bounded too."""
+
+    what = "a Tengine tmfile"
 
     def __init__(self, data: bytes, file: Path | str) -> None:
-        self.data = data
-        self.file = file
+        super().__init__(data, file)
         self.budget = max(_MIN_BUDGET, _REREADS * len(data))
-
-    def fail(self, what: str, offset: int, field: str, **more: object) -> KilnError:
-        return KilnError(
-            what,
-            file=self.file,
-            where=f"offset 0x{offset:x}, {field}",
-            value=more.get("value"),
-            limit=more.get("limit"),
-            hint="check that the whole file was copied and that it is a Tengine tmfile",
-        )
 
     def spend(self, count: int, offset: int, field: str) -> None:
         self.budget -= count
@@ -59,10 +51,9 @@ class _Reader:
             raise self.fail("the tables point to the same bytes over and over", offset, field)
 
     def take(self, layout: struct.Struct, offset: int, field: str) -> tuple[Any, ...]:
-        if offset + layout.size > len(self.data):
-            raise self.fail("the file ends too early", offset, field, value=len(self.data))
+        values = super().take(layout, offset, field)
         self.spend(layout.size, offset, field)
-        return layout.unpack_from(self.data, offset)
+        return values
 
     def vector(self, code: str, offset: int, field: str) -> tuple[Any, ...]:
         if not offset:

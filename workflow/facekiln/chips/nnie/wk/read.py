@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from pathlib import Path
 
+from facekiln.chips.bounded import BoundedReader
 from facekiln.chips.nnie.wk.container import (
     HEADER,
     HEADER_BYTES,
@@ -28,27 +28,8 @@ from facekiln.errors import KilnError
 _MAX_FILE_BYTES = 1 << 30
 
 
-class _Reader:
-    """Bounds-checked reads that name the field where the bytes end too early."""
-
-    def __init__(self, data: bytes, file: Path | str) -> None:
-        self.data = data
-        self.file = file
-
-    def fail(self, what: str, offset: int, field: str, **more: object) -> KilnError:
-        return KilnError(
-            what,
-            file=self.file,
-            where=f"offset 0x{offset:x}, {field}",
-            value=more.get("value"),
-            limit=more.get("limit"),
-            hint="check that the whole file was copied and that it is an NNIE .wk",
-        )
-
-    def take(self, layout: struct.Struct, offset: int, field: str) -> tuple[int | bytes, ...]:
-        if offset + layout.size > len(self.data):
-            raise self.fail("the file ends too early", offset, field, value=len(self.data))
-        return layout.unpack_from(self.data, offset)
+class _Reader(BoundedReader):
+    what = "an NNIE .wk"
 
 
 def _node(reader: _Reader, offset: int) -> Node:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from facekiln.predictions.ahead import ahead
+from facekiln.ahead import ahead
 
 
 def test_results_come_in_order_and_from_another_thread() -> None:
