@@ -1,0 +1,69 @@
+"""Typed settings of the SOPHON leg: config/chips/sophon.yaml, checked against its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facekiln.config import DEFAULT_FOLDER, check, read_yaml
+
+FILE = Path("chips") / "sophon.yaml"
+_SCHEMA = "chip_sophon"
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a chip's compiler takes: precisions of names (`fp32`, `fp16`, `int8`) and numbers of cores."""
+
+    name: str
+    precisions: tuple[str, ...]
+    cores: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
+class TransformSettings:
+    """How ONNX becomes top.mlir."""
+
+    timeout_minutes: float
+
+
+@dataclass(frozen=True)
+class DeploySettings:
+    """How top.mlir becomes a .bmodel."""
+
+    timeout_minutes: float
+
+
+@dataclass(frozen=True)
+class SophonSettings:
+    """All of config/chips/sophon.yaml that the commands read."""
+
+    chips: Mapping[str, Chip]
+    batches: tuple[int, ...]
+    transform: TransformSettings
+    deploy: DeploySettings
+
+
+def settings_from(value: Mapping[str, Any]) -> SophonSettings:
+    """Return typed settings of a checked file."""
+    return SophonSettings(
+        chips={
+            name: Chip(name, tuple(chip["precisions"]), tuple(chip.get("cores", (1,))))
+            for name, chip in value["chips"].items()
+        },
+        batches=tuple(value["batches"]),
+        transform=TransformSettings(float(value["transform"]["timeout_minutes"])),
+        deploy=DeploySettings(float(value["deploy"]["timeout_minutes"])),
+    )
+
+
+def load_settings(folder: Path | str = DEFAULT_FOLDER) -> SophonSettings:
+    """Load config/chips/sophon.yaml, or the schema's defaults where there is no such file.
+
+    Raises:
+        KilnError: not YAML, or not by the schema.
+    """
+    path = Path(folder) / FILE
+    return settings_from(check((read_yaml(path) or {}) if path.is_file() else {}, _SCHEMA, path))
