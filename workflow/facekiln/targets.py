@@ -112,7 +112,7 @@ class Targets:
         return int(load_recipe(Path(self.recipe_of(wildcards)).stem)["threads"])
 
     def dataset_digest(self, name: str) -> str:
-        """Return a hash of a dataset's declaration: a change of it makes a new audit.
+        """Return a hash of a dataset's declaration and of the state of its files: a change makes a new audit.
 
         Raises:
             KilnError: unknown dataset (with a suggestion).
@@ -120,7 +120,8 @@ class Targets:
         from facekiln.data.declared import load_datasets
 
         datasets = load_datasets()
-        return datasets[known(name, datasets, "dataset")].digest()
+        declared = datasets[known(name, datasets, "dataset")]
+        return f"{declared.digest()} {declared.state()}".rstrip()
 
     def recipe_of(self, wildcards: Wildcards) -> str:
         """Return the training recipe of a rule's `model`."""

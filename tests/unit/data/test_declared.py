@@ -174,6 +174,30 @@ def test_the_digest_is_of_the_dataset_not_of_its_place(
     assert replace(declared, small_faces=SmallFaces()).digest() != declared.digest()
 
 
+def test_the_state_tells_of_a_picture_that_was_replaced(
+    tmp_path: Path, declare: Callable[..., Declared]
+) -> None:
+    from dataclasses import replace
+
+    (tmp_path / "gt.txt").write_text(TEXT)
+    (tmp_path / "images/a").mkdir(parents=True)
+    picture = tmp_path / "images/a/1.jpg"
+    picture.write_bytes(b"one")
+    declared = replace(declare("wider_text", "gt.txt", images=2, faces=3), images="images")
+    before = declared.state()
+    assert before == declared.state()
+    picture.write_bytes(b"another")
+    assert declared.state() != before
+    before = declared.state()
+    (tmp_path / "images/a/2.jpg").symlink_to("nowhere")
+    assert declared.state() == before, "the audit tells of a link to nothing"
+    copy = tmp_path.with_name("elsewhere")
+    shutil.copytree(tmp_path, copy, symlinks=True)
+    assert replace(declared, folder=copy).state() == before, "where it lies is not part of it"
+    (tmp_path / "gt.txt").unlink()
+    assert declared.state() == ""
+
+
 def test_real_wider_face_opens_by_the_shipped_declaration(
     root: Path, data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -94,6 +95,21 @@ class Declared:
         }
         return sha256_of_text(repr(sorted(whole.items())))[:16]
 
+    def state(self) -> str:
+        """Return a hash of names, sizes and times of its files: what was replaced is audited anew.
+
+        Nothing is read, so that the workflow can ask for it; empty where the dataset is drawn or not here.
+        """
+        if self.folder is None or not self.is_here():
+            return ""
+        roots = {self.folder / self.images, *(self.folder / item.path for item in self.annotations)}
+        told = sorted(
+            f"{os.path.relpath(path, self.folder)} {stat.st_size} {stat.st_mtime_ns}"
+            for root in roots
+            for path, stat in _files_below(root)
+        )
+        return sha256_of_text("\n".join(told))[:16]
+
     def is_here(self) -> bool:
         """Tell whether its annotations are there; drawn scenes always are."""
         return all(((self.folder or Path()) / item.path).exists() for item in self.annotations)
@@ -114,6 +130,15 @@ class Declared:
                     f"{FILE}, or FACEKILN_DATASETS",
                 )
         return paths
+
+
+def _files_below(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield each file below a folder, or the file itself, with its state."""
+    for path in [root] if root.is_file() else root.rglob("*"):
+        # A link that points nowhere is a fault for the audit to tell.
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                yield path, path.stat()
 
 
 @dataclass(frozen=True)
