@@ -20,8 +20,8 @@ from facekiln.chips.tengine.quantise import quantise
 from facekiln.chips.tengine.ranges import activations
 from facekiln.chips.tengine.reader import read_tmfile
 from facekiln.chips.tengine.settings import TengineSettings, load_settings, settings_from
-from facekiln.chips.tengine.tools import run_tool
 from facekiln.chips.tengine.writer import tmfile_bytes
+from facekiln.chips.vendor_tool import run_tool
 from facekiln.cli import main
 from facekiln.config import Config, load_config
 from facekiln.errors import GateError, KilnError

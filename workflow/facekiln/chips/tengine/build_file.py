@@ -16,9 +16,9 @@ from facekiln.chips.tengine.inspect import describe_graph
 from facekiln.chips.tengine.outputs import ordered, rename, roles_of
 from facekiln.chips.tengine.reader import parse_tmfile
 from facekiln.chips.tengine.settings import TengineSettings
-from facekiln.chips.tengine.tools import run_tool
 from facekiln.chips.tengine.validate import Finding, validate
 from facekiln.chips.tengine.writer import tmfile_bytes
+from facekiln.chips.vendor_tool import run_tool
 from facekiln.config import Model
 from facekiln.errors import KilnError
 from facekiln.graph.export import load_onnx

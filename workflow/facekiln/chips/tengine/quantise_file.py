@@ -21,8 +21,8 @@ from facekiln.chips.tengine.scale_table import read_table, write_table
 from facekiln.chips.tengine.scales import ALGORITHMS, scales_of
 from facekiln.chips.tengine.settings import TengineSettings
 from facekiln.chips.tengine.simulate import Simulation
-from facekiln.chips.tengine.tools import run_tool
 from facekiln.chips.tengine.writer import tmfile_bytes
+from facekiln.chips.vendor_tool import run_tool
 from facekiln.config import Model
 from facekiln.errors import KilnError
 from facekiln.parity.sight import Run, judge_sight, measure_sight

@@ -31,6 +31,8 @@ class ToolSettings:
     ssh_program: tuple[str, ...]
     ssh_host: str | None
     timeout_minutes: float
+    docker_options: tuple[str, ...] = ()
+    config_file: str = f"config/{FILE}"
 
 
 @dataclass(frozen=True)

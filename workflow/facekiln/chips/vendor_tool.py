@@ -1,7 +1,7 @@
-"""The user's own convert_tool and quant_tool: here, in a container, or on another machine through ssh.
+"""A vendor's own tool: here, in a container, or on another machine through ssh.
 
-Each runs in a job folder of its own, because the tools drop files into the working directory. Success is
-judged by the file that they wrote, too: see `build_file`.
+Each runs in a job folder of its own, because such tools drop files into the working directory. Success is
+judged by the file that they wrote, too, by who calls.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import tarfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from facekiln.chips.tengine.settings import ToolSettings
 from facekiln.errors import KilnError
 
 _GRACE = 10.0
@@ -30,7 +30,38 @@ _REMOTE = (
 )
 
 
-def _program(command: Sequence[str], key: str) -> list[str]:
+class ToolSettings(Protocol):
+    """Where a vendor's tool runs; the section `tools` of a chip's settings.
+
+    Attributes:
+        config_file: that it was read from, for errors.
+        mode: "local", "docker" or "ssh"; what else there is (our own writer, an emulator) does not come here.
+        library_path: folders put before LD_LIBRARY_PATH, `local` only.
+        docker_options: more arguments of `docker run`, e.g. devices.
+        timeout_minutes: after which it is ended with all its processes.
+    """
+
+    @property
+    def config_file(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def library_path(self) -> tuple[str, ...]: ...
+    @property
+    def docker_program(self) -> str: ...
+    @property
+    def docker_image(self) -> str | None: ...
+    @property
+    def docker_options(self) -> tuple[str, ...]: ...
+    @property
+    def ssh_program(self) -> tuple[str, ...]: ...
+    @property
+    def ssh_host(self) -> str | None: ...
+    @property
+    def timeout_minutes(self) -> float: ...
+
+
+def _program(settings: ToolSettings, command: Sequence[str], key: str) -> list[str]:
     """Return a command with its program as an absolute path, as jobs run elsewhere."""
     name = command[0]
     found = str(Path(name).resolve()) if "/" in name else shutil.which(name)
@@ -38,7 +69,7 @@ def _program(command: Sequence[str], key: str) -> list[str]:
         raise KilnError(
             f"'{name}' is not here, or not executable",
             where=key,
-            hint="set it in config/chips/tengine.yaml, or tools.mode to builtin",
+            hint=f"set it in {settings.config_file}, or another mode",
         )
     return [found, *command[1:]]
 
@@ -49,21 +80,20 @@ def _local(settings: ToolSettings, command: Sequence[str], key: str) -> tuple[li
     if paths:
         known = environment.get("LD_LIBRARY_PATH", "")
         environment["LD_LIBRARY_PATH"] = os.pathsep.join([*paths, *([known] if known else [])])
-    return _program(command, key), environment
+    return _program(settings, command, key), environment
 
 
 def _docker(settings: ToolSettings, folder: Path, name: str) -> list[str]:
     if not settings.docker_image:
-        raise KilnError(
-            "no image is named", where="tools.docker.image", hint="name one in config/chips/tengine.yaml"
-        )
+        raise KilnError("no image is named", where="docker.image", hint=f"name one in {settings.config_file}")
     limits = ["--rm", "--name", name, "--network", "none", "--user", f"{os.getuid()}:{os.getgid()}"]
     place = ["--volume", f"{folder.resolve()}:/job", "--workdir", "/job"]
     return [
-        *_program([settings.docker_program], "tools.docker.program"),
+        *_program(settings, [settings.docker_program], "docker.program"),
         "run",
         *limits,
         *place,
+        *settings.docker_options,
         settings.docker_image,
     ]
 
@@ -106,7 +136,7 @@ def _run(
         raise KilnError(
             "took too long; it and all its processes were ended",
             file=command[0],
-            where="tools.timeout_minutes",
+            where="timeout_minutes",
             limit=f"{minutes:g} minutes",
         ) from None
     finally:
@@ -124,7 +154,7 @@ def run_tool(
     """Run a tool in a job folder and return what it printed.
 
     Args:
-        settings: mode and limits; the mode is not "builtin".
+        settings: mode and limits.
         command: the tool, as configured.
         arguments: with paths relative to the folder.
         folder: of the job; what the tool writes is there afterwards.
@@ -137,11 +167,9 @@ def run_tool(
     minutes = settings.timeout_minutes
     if settings.mode == "ssh":
         if not settings.ssh_host:
-            raise KilnError(
-                "no host is named", where="tools.ssh.host", hint="name one in config/chips/tengine.yaml"
-            )
+            raise KilnError("no host is named", where="ssh.host", hint=f"name one in {settings.config_file}")
         line = _REMOTE.format(command=shlex.join([*command, *arguments]), log=_LOG, status=_STATUS)
-        ssh = [*_program(settings.ssh_program, "tools.ssh.program"), settings.ssh_host, line]
+        ssh = [*_program(settings, settings.ssh_program, "ssh.program"), settings.ssh_host, line]
         status, out, told = _run(ssh, folder, None, _packed(folder), minutes)
         if status:
             raise _failed(settings.ssh_host, status, told.decode("utf-8", "replace"))
