@@ -49,11 +49,12 @@ def _remove_abandoned_parts(path: Path) -> None:
     prefix = f".{path.name}.{socket.gethostname()}."
     for part in path.parent.glob(f"{glob.escape(prefix)}*.part"):
         pid = part.name.removeprefix(prefix).removesuffix(".part")
-        if pid.isdigit() and int(pid) != os.getpid() and not _is_running(int(pid)):
+        if pid.isdigit() and int(pid) != os.getpid() and not is_running(int(pid)):
             shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Return whether a process of this machine runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
