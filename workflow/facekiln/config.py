@@ -159,6 +159,7 @@ class Config:
     inference: dict[str, dict[str, Any]] = field(default_factory=dict)
     box_rules: dict[str, str] = field(default_factory=dict)
     prediction_shards: int = 1
+    toolchains: str | None = None
 
     def model(self, name: str) -> Model:
         """Return a model by name.
@@ -345,6 +346,7 @@ def load_config(folder: Path | str = DEFAULT_FOLDER, overrides: Mapping[str, Any
         inference=value["inference"],
         box_rules=value["box_rules"],
         prediction_shards=value["prediction_shards"],
+        toolchains=value["toolchains"],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,23 @@ class Chip:
     name: str
     precisions: tuple[str, ...]
     cores: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
+class EnvironmentSettings:
+    """Where the tools of tpu_mlir are, or what they are made from.
+
+    Attributes:
+        python: a CPython 3.10 to make the environment with; searched where None.
+        folder: an environment of the user's own, used as it is.
+        wheels: a folder that holds every wheel of envs/sophon.txt; nothing is asked of an index then.
+        timeout_minutes: that its making may take.
+    """
+
+    python: str | None = None
+    folder: str | None = None
+    wheels: str | None = None
+    timeout_minutes: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,7 @@ class SophonSettings:
     batches: tuple[int, ...]
     transform: TransformSettings
     deploy: DeploySettings
+    environment: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 
 
 def settings_from(value: Mapping[str, Any]) -> SophonSettings:
@@ -56,6 +74,7 @@ def settings_from(value: Mapping[str, Any]) -> SophonSettings:
         batches=tuple(value["batches"]),
         transform=TransformSettings(float(value["transform"]["timeout_minutes"])),
         deploy=DeploySettings(float(value["deploy"]["timeout_minutes"])),
+        environment=EnvironmentSettings(**value["environment"]),
     )
 
 

@@ -1,0 +1,175 @@
+"""Runs a console script of tpu_mlir in a folder of its own; a failure tells the tool's own cause."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from facekiln.artifact import is_running
+from facekiln.chips.sophon.causes import cause_of
+from facekiln.chips.sophon.environment import Environment
+from facekiln.chips.sophon.process import TookTooLong, run_group, terminable
+from facekiln.errors import KilnError
+from facekiln.progress import log as messages
+
+_SUFFIX = ".job"
+_TEMPORARY = ".tmp"
+# Lines kept of one run's output: the first and the last so many.
+_KEPT = 20_000
+# What tqdm and its like write: "name:  45%|####5     | 9/20 [00:01<00:02]".
+_BAR = re.compile(r"^(?P<what>.*?):?\s*(?P<percent>\d{1,3})%\|.*?\|\s*(?P<done>\d+)/(?P<total>\d+)")
+
+Progress = Callable[[str, int, int], None]
+
+
+@contextlib.contextmanager
+def job_folder(near: Path | str | None = None) -> Iterator[Path]:
+    """Yield a new, empty folder for one job, removed whatever happens; no two jobs share one.
+
+    What killed jobs of this machine left at the same place is removed first.
+
+    Args:
+        near: an output; the folder is then made beside it, on the same file system, so that the output can be
+            moved there at once. None: the system's temporary folder.
+
+    Raises:
+        KilnError: it cannot be made.
+    """
+    parent = Path(near).resolve().parent if near is not None else Path(tempfile.gettempdir())
+    name = Path(near).name if near is not None else "facekiln"
+    host = socket.gethostname()
+    with terminable():
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(parent, host)
+            folder = Path(tempfile.mkdtemp(_SUFFIX, f".{name}.{host}.{os.getpid()}.", parent))
+        except OSError as error:
+            raise KilnError(f"no job folder can be made: {error.strerror}", file=parent) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path, host: str) -> None:
+    pattern = re.compile(rf"\..+\.{re.escape(host)}\.(\d+)\.[^.]+{re.escape(_SUFFIX)}")
+    for path in parent.glob(f".*{_SUFFIX}"):
+        found = pattern.fullmatch(path.name)
+        if found and not is_running(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class _Text:
+    """The output as it comes: kept, written to the log, and the tool's bars handed on."""
+
+    def __init__(self, log: Path | None, progress: Progress | None) -> None:
+        self._first: list[str] = []
+        self._last: deque[str] = deque(maxlen=_KEPT)
+        self._stream = log.open("a", encoding="utf-8") if log else None
+        self._progress = progress
+        self._bar: str | None = None
+
+    def line(self, line: str, fleeting: bool) -> None:
+        found = _BAR.match(line)
+        if found:
+            if self._progress:
+                self._progress(found["what"].strip(), int(found["done"]), int(found["total"]))
+            if fleeting:
+                self._bar = line
+                return
+        if self._bar is not None:
+            bar, self._bar = self._bar, None
+            self._keep(bar)
+        self._keep(line)
+
+    def _keep(self, line: str) -> None:
+        (self._first if len(self._first) < _KEPT else self._last).append(line)
+        if self._stream:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        else:
+            _write_to_log_files(line)
+
+    def end(self) -> str:
+        if self._bar is not None:
+            self._keep(self._bar)
+        if self._stream:
+            self._stream.close()
+        return "\n".join([*self._first, *self._last]) + "\n"
+
+
+def _write_to_log_files(line: str) -> None:
+    record = messages.makeRecord(messages.name, logging.INFO, __file__, 0, "%s", (line,), None)
+    for handler in messages.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def run_tool(
+    environment: Environment,
+    name: str,
+    arguments: Sequence[str | Path],
+    *,
+    folder: Path,
+    log: Path | None,
+    timeout_minutes: float,
+    progress: Progress | None = None,
+) -> str:
+    """Run a console script of the environment to its end.
+
+    Args:
+        environment: from `environment_of`.
+        name: "model_transform", "model_deploy", "run_calibration", "model_tool" ...
+        arguments: with paths relative to the folder, or absolute.
+        folder: its working folder, which it litters: see `job_folder`.
+        log: its output is added to this file, bars shortened to their ends; None: to facekiln's own log file.
+        timeout_minutes: after which it and its children are killed.
+        progress: gets (what, done, total) when a bar of the tool's moves.
+
+    Returns:
+        Its output, without escape codes, each bar shortened to its end.
+
+    Raises:
+        KilnError: it failed, was killed or took too long; the message has its own cause and a remedy.
+    """
+    script = environment.script(name)
+    if not script.is_file():
+        raise KilnError(
+            f"tpu_mlir {environment.version} has no '{name}'",
+            file=script.parent,
+            hint="facekiln sophon environment --check",
+        )
+    temporary = folder / _TEMPORARY
+    temporary.mkdir(exist_ok=True)
+    text = _Text(log, progress)
+    try:
+        status = run_group(
+            [environment.python, script, *arguments],
+            folder=folder,
+            variables=environment.variables(temporary.resolve()),
+            limit=timeout_minutes * 60,
+            on_line=text.line,
+        )
+        printed = text.end()
+    except TookTooLong as error:
+        last = next((line for line in reversed(text.end().splitlines()) if line.strip()), "nothing")
+        raise KilnError(
+            f"{name} took too long; it and all its processes were ended",
+            limit=f"{timeout_minutes:g} minutes",
+            hint=f"it said last: {last.strip()}\n  raise timeout_minutes in config/chips/sophon.yaml if it "
+            "only needs longer",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if status:
+        cause = cause_of(printed, status)
+        raise KilnError(f"{name} failed: {cause.what}", value=f"status {status}", hint=cause.hint)
+    return printed
