@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from facekiln.commands import add_config, add_verb
+from facekiln.commands.sophon_inspect import add_inspect_verbs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     transform.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     add_config(transform)
+    add_inspect_verbs(verbs)
 
 
 def _transform(options: argparse.Namespace) -> None:
