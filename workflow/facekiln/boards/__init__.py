@@ -1,0 +1,1 @@
+"""Boards: reach them, share them, run on them, and bring results home."""
