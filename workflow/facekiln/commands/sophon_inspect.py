@@ -16,7 +16,7 @@ def add_inspect_verbs(verbs: Any) -> None:
         verbs,
         "inspect",
         _inspect,
-        "print what a bmodel says, ours or another's: chip, release, nets, scales, memory; 1 if it is damaged",
+        "print what a bmodel says, ours or not: chip, release, nets, scales, memory; 1 if it is damaged",
         "facekiln sophon inspect results/sophon/bm1684x/retinaface_640_int8_1b.bmodel --sections",
     )
     inspect.add_argument("bmodel", type=Path, nargs="+")
