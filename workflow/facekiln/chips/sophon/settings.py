@@ -54,6 +54,42 @@ class DeploySettings:
 
 
 @dataclass(frozen=True)
+class CalibrateSettings:
+    """Where int8 thresholds come from.
+
+    Attributes:
+        method: "ours:minmax|percentile|kl|mse", or "tool:" and a method of run_calibration.
+        search: "none", or "threshold": the tool chooses among its methods by what they do to the outputs.
+        timeout_minutes: that it may take.
+    """
+
+    method: str
+    search: str
+    timeout_minutes: float
+
+
+@dataclass(frozen=True)
+class MixedSettings:
+    """Which operators of an int8 file stay in float.
+
+    Attributes:
+        by: "ours", or "tool:search_qtable", "tool:fast_search", "tool:mix_search".
+        keep_float: operators, ONNX tensors or nodes by name; "stem", "heads", "outputs".
+        most_layers: so many of the most sensitive layers besides.
+        precision: by chip, "F32", "F16" or "BF16".
+        expected_cosine: at which the tool's search ends.
+        timeout_minutes: that the tool's search may take.
+    """
+
+    by: str
+    keep_float: tuple[str, ...]
+    most_layers: int
+    precision: Mapping[str, str]
+    expected_cosine: float
+    timeout_minutes: float
+
+
+@dataclass(frozen=True)
 class SophonSettings:
     """All of config/chips/sophon.yaml that the commands read."""
 
@@ -61,6 +97,8 @@ class SophonSettings:
     batches: tuple[int, ...]
     transform: TransformSettings
     deploy: DeploySettings
+    calibrate: CalibrateSettings
+    mixed: MixedSettings
     environment: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 
 
@@ -74,6 +112,8 @@ def settings_from(value: Mapping[str, Any]) -> SophonSettings:
         batches=tuple(value["batches"]),
         transform=TransformSettings(float(value["transform"]["timeout_minutes"])),
         deploy=DeploySettings(float(value["deploy"]["timeout_minutes"])),
+        calibrate=CalibrateSettings(**value["calibrate"]),
+        mixed=MixedSettings(**value["mixed"] | {"keep_float": tuple(value["mixed"]["keep_float"])}),
         environment=EnvironmentSettings(**value["environment"]),
     )
 
