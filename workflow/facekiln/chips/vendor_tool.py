@@ -30,6 +30,12 @@ _REMOTE = (
 )
 
 
+class ToolError(KilnError):
+    """A tool ended with an exit status that is not 0; `printed` is all that it said."""
+
+    printed: str = ""
+
+
 class ToolSettings(Protocol):
     """Where a vendor's tool runs; the section `tools` of a chip's settings.
 
@@ -161,8 +167,8 @@ def run_tool(
         key: of the command in the config, for errors.
 
     Raises:
-        KilnError: the tool, the image or the host is not there, or it failed or took too long; the message
-            has the last lines that it printed.
+        KilnError: the tool, the image or the host is not there, or it took too long.
+        ToolError: it failed; the message has the last lines that it printed.
     """
     minutes = settings.timeout_minutes
     if settings.mode == "ssh":
@@ -198,6 +204,8 @@ def run_tool(
     return printed
 
 
-def _failed(who: str, status: int, printed: str) -> KilnError:
+def _failed(who: str, status: int, printed: str) -> ToolError:
     last = [line.strip() for line in printed.replace("\r", "\n").splitlines() if line.strip()][-4:]
-    return KilnError(f"failed (exit status {status}): {' | '.join(last)}", file=who)
+    error = ToolError(f"failed (exit status {status}): {' | '.join(last)}", file=who)
+    error.printed = printed
+    return error

@@ -1,0 +1,298 @@
+"""An ONNX file (or TorchScript, or a Caffe pair) becomes a `.mm`, by the emulator or by the vendor's SDK."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekiln.artifact import atomic_path, sha256_of
+from facekiln.chips.magicmind import driver
+from facekiln.chips.magicmind.build_config import build_config, shape_of
+from facekiln.chips.magicmind.container import EmulatedModel, write_emulated
+from facekiln.chips.magicmind.emulate import emulate, insert_normalisation, kept_in_float
+from facekiln.chips.magicmind.job import OUTPUT, Job, run_job, write_job
+from facekiln.chips.magicmind.names import QUANTISED, Batch, check_precision
+from facekiln.chips.magicmind.runtime import MagicmindRuntime
+from facekiln.chips.magicmind.settings import MagicmindSettings
+from facekiln.config import Model
+from facekiln.errors import KilnError
+from facekiln.graph.export import load_onnx, save_onnx
+from facekiln.graph.rebatch import with_batch
+from facekiln.parity.sight import Run, judge_sight, measure_sight
+from facekiln.progress import log
+from facekiln.provenance import tool_versions, write_record
+from facekiln.quant.ranges import Ranges, read_ranges
+
+_HINT = "set emulator.linear to mse or percentile, or name nodes in keep_float (config/chips/magicmind.yaml)"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is built: a model at one size, precision and batch."""
+
+    model: Model
+    label: str
+    precision: str
+    batch: Batch
+
+    @property
+    def name(self) -> str:
+        """The name that the file has inside."""
+        return f"{self.model.name}_{self.label}"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The set that int8 files are calibrated and proved on, and our ranges over it."""
+
+    pictures: Sequence[NDArray[np.float32]]
+    ranges: Path
+
+
+def build_file(
+    sources: Sequence[Path],
+    wanted: Wanted,
+    settings: MagicmindSettings,
+    output: Path,
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
+    """Build a `.mm` and its record.
+
+    Args:
+        sources: the simplified ONNX; where `settings.source` is another, that file, or .caffemodel and
+            .prototxt, behind it.
+        wanted: what.
+        settings: how, and by whom.
+        output: the file.
+        calibration: of quantised precisions.
+
+    Returns:
+        The record's facts.
+
+    Raises:
+        KilnError: names that make no sense, no calibration for int8, ranges of another file; what the SDK
+            refuses, in its own words.
+        GateError: an emulated int8 file has gone blind. Nothing is written then.
+    """
+    check_precision(wanted.precision, settings.source, wanted.batch)
+    config = build_config(
+        settings, wanted.model.input, wanted.model.size(wanted.label), wanted.precision, wanted.batch
+    )
+    if wanted.precision in QUANTISED and calibration is None:
+        raise KilnError(f"{wanted.precision} needs a calibration set", hint="give --calibration and --ranges")
+    emulated = settings.sdk.mode == "emulator"
+    make = _by_emulator if emulated else _by_sdk
+    facts, tools = make(sources, wanted, settings, config, output, calibration)
+    write_record(
+        output,
+        verb="magicmind build",
+        inputs=[*sources, *([calibration.ranges] if calibration and wanted.precision in QUANTISED else [])],
+        settings={
+            "model": wanted.model.name,
+            "size": wanted.label,
+            "precision": wanted.precision,
+            "batch": str(wanted.batch),
+            "mode": settings.sdk.mode,
+            "source": settings.source,
+            "cards": sorted(settings.cards),
+            "build_config": config,
+            "precisions": dict(settings.precisions),
+        },
+        tools=tools,
+        facts=facts,
+        emulated=emulated,
+    )
+    return facts
+
+
+def _by_emulator(
+    sources: Sequence[Path],
+    wanted: Wanted,
+    settings: MagicmindSettings,
+    config: dict[str, Any],
+    output: Path,
+    calibration: Calibration | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    network = load_onnx(sources[0])
+    size, declared = wanted.model.size(wanted.label), wanted.model.input
+    quantised = wanted.precision in QUANTISED
+    method = getattr(settings.emulator, settings.calibration.algorithm)
+    kept = kept_in_float(network, settings.keep_float) if quantised else set()
+    computed = emulate(
+        network,
+        wanted.precision,
+        thresholds=_thresholds(calibration, sources[0], method) if quantised and calibration else None,
+        keep_float=kept,
+        precisions=settings.precisions,
+        per_axis=settings.build.weight_quant_granularity == "per_axis",
+        depthwise_per_axis=settings.emulator.depthwise_weights == "per_axis",
+    )
+    if settings.build.input == "uint8_nhwc":
+        computed = insert_normalisation(computed, declared, size)
+    told = {
+        "name": wanted.name,
+        "precision": wanted.precision,
+        "batch": [wanted.batch.least, wanted.batch.most],
+        "size": list(size),
+        "input": settings.build.input,
+        "outputs": list(wanted.model.outputs),
+        "build_config": config,
+        "mean": list(map(float, declared.mean)),
+        "scale": list(map(float, declared.scale)),
+    }
+    made = EmulatedModel(told, computed.SerializeToString(deterministic=True))
+    facts: dict[str, Any] = {"method": method if quantised else None, "float_nodes": sorted(kept)}
+    if quantised and calibration:
+        facts["gate"] = _look(sources[0], made, calibration, wanted, settings, output)
+    write_emulated(output, made)
+    return {**facts, "bytes": output.stat().st_size}, tool_versions("numpy", "onnx", "onnxruntime")
+
+
+def _thresholds(calibration: Calibration, onnx_file: Path, method: str) -> Mapping[str, float]:
+    ranges: Ranges = read_ranges(calibration.ranges)
+    if ranges.artifact_sha256 and ranges.artifact_sha256 != sha256_of(onnx_file):
+        raise KilnError(
+            "was measured on another ONNX file",
+            file=calibration.ranges,
+            value=ranges.artifact_sha256[:16],
+            limit=sha256_of(onnx_file)[:16],
+            hint="facekiln quant ranges",
+        )
+    return {one.name: ranges.threshold(one.name, method) for one in ranges}
+
+
+def _look(
+    onnx_file: Path,
+    made: EmulatedModel,
+    calibration: Calibration,
+    wanted: Wanted,
+    settings: MagicmindSettings,
+    output: Path,
+) -> dict[str, Any]:
+    """Look whether an int8 model still sees what the float one does, on its own calibration pictures."""
+    from facekiln.quant.run import Session
+
+    session, runtime = (
+        Session(load_onnx(onnx_file)),
+        MagicmindRuntime(EmulatedModel({**made.told, "batch": [1, 1]}, made.onnx)),
+    )
+    declared = wanted.model.input
+
+    def computed(feed: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        return runtime.run(to_card(feed, declared.mean, declared.scale) if _takes_pictures(made) else feed)
+
+    real: Run = lambda feed: session.run({declared.name: feed})  # noqa: E731
+    feeds = [
+        calibration.pictures[place] for place in range(min(settings.gate.pictures, len(calibration.pictures)))
+    ]
+    sight = measure_sight(real, computed, feeds, wanted.model, wanted.model.size(wanted.label))
+    judge_sight(sight, settings.gate, str(output), _HINT)
+    return sight
+
+
+def _takes_pictures(made: EmulatedModel) -> bool:
+    return bool(made.told["input"] == "uint8_nhwc")
+
+
+def to_card(tensor: NDArray[np.float32], mean: Sequence[float], scale: Sequence[float]) -> NDArray[np.uint8]:
+    """Return what the card is fed for a normalised tensor [B, 3, H, W]: uint8 [B, H, W, 3], 0..255.
+
+    It undoes (x - mean) * scale, and rounds: pictures are whole numbers.
+    """
+    shape = (1, 3, 1, 1)
+    raw = tensor / np.array(scale, np.float32).reshape(shape) + np.array(mean, np.float32).reshape(shape)
+    return np.ascontiguousarray(np.clip(np.rint(raw), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def _by_sdk(
+    sources: Sequence[Path],
+    wanted: Wanted,
+    settings: MagicmindSettings,
+    config: dict[str, Any],
+    output: Path,
+    calibration: Calibration | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    size, batch = wanted.model.size(wanted.label), wanted.batch
+    with tempfile.TemporaryDirectory(prefix="facekiln_magicmind_") as place:
+        folder = Path(place) / "job"
+        folder.mkdir()
+        write_job(folder, _job(sources, wanted, settings, config, Path(place), calibration))
+        log.info(
+            "MagicMind    %s, %s, batch %s, by %s", wanted.name, wanted.precision, batch, settings.sdk.mode
+        )
+        told = run_job(folder, settings.sdk, settings.sdk.python)
+        _check_inputs(told, size, batch, settings, output)
+        with atomic_path(output) as part:
+            shutil.copyfile(folder / OUTPUT, part)
+    facts = {key: told[key] for key in ("inputs", "outputs", "samples", "precisions", "bytes")}
+    versions = {"magicmind": told["sdk"], "magicmind_python": told["python"], "driver": str(driver.VERSION)}
+    return facts, {**tool_versions("numpy", "onnx"), **versions}
+
+
+def _job(
+    sources: Sequence[Path],
+    wanted: Wanted,
+    settings: MagicmindSettings,
+    config: dict[str, Any],
+    scratch: Path,
+    calibration: Calibration | None,
+) -> Job:
+    batch, size = wanted.batch, wanted.model.size(wanted.label)
+    files = list(sources[1:])
+    if settings.source == "onnx":
+        files = [scratch / "network.onnx"]
+        network = load_onnx(sources[0])
+        if batch.most > 1:
+            network = with_batch(network, None if batch.mutable else batch.most)
+        save_onnx(network, files[0])
+    dims: list[int] | None = shape_of(size, batch.most)
+    if batch.mutable:
+        dims = shape_of(size, -1) if settings.build.mutable_dims == "minus_one" else None
+    samples = None
+    if wanted.precision in QUANTISED and calibration is not None:
+        samples = np.concatenate(list(calibration.pictures))
+        if settings.calibration.samples == "raw":
+            declared = wanted.model.input
+            samples = to_card(samples, declared.mean, declared.scale).transpose(0, 3, 1, 2).astype(np.float32)
+    precisions = dict(settings.precisions)
+    if samples is not None and settings.keep_float:
+        kept = kept_in_float(load_onnx(sources[0]), settings.keep_float)
+        precisions = {**dict.fromkeys(sorted(kept), "FLOAT16"), **precisions}
+    return Job(
+        name=wanted.name,
+        kind=settings.source,
+        files=files,
+        dims=dims,
+        build_config=config,
+        samples=samples,
+        algorithm=settings.calibration.algorithm,
+        batch=settings.calibration.batch,
+        device=settings.sdk.device,
+        remote=settings.sdk.remote,
+        precisions=precisions,
+    )
+
+
+def _check_inputs(
+    told: Mapping[str, Any], size: tuple[int, int], batch: Batch, settings: MagicmindSettings, output: Path
+) -> None:
+    """Refuse a built model that takes another input than was asked for: layouts go wrong without an error."""
+    nhwc = settings.build.input == "uint8_nhwc"
+    first = -1 if batch.mutable else batch.most
+    expected = [first, *size, 3] if nhwc else [first, 3, *size]
+    found = told["inputs"][0]["shape"] if len(told["inputs"]) == 1 else None
+    if found != expected:
+        raise KilnError(
+            "the SDK built a model of another input",
+            file=output,
+            value=told["inputs"],
+            limit=expected,
+            hint="see build.input and build.mutable_dims of config/chips/magicmind.yaml",
+        )
