@@ -227,9 +227,9 @@ class _Reader:
         if loops is not None and self.loop_count not in (None, loops):
             raise fail(TOOL, f"the log is of {self.loop_count} loops", value=loops)
         loops = loops if loops is not None else self.loop_count
-        for net, seen in self.runs.items():
+        for name, seen in self.runs.items():
             if seen != list(range(len(seen))) or (loops is not None and len(seen) != loops):
-                raise fail(TOOL, f"loops of net '{net}' are missing or doubled", value=seen)
+                raise fail(TOOL, f"loops of net '{name}' are missing or doubled", value=seen)
         counts = {key: len(list_) for key, list_ in groups(self.blocks).items()}
         wanted = {len(seen) for seen in self.runs.values()} | ({loops} if loops is not None else set())
         for (net, stage), count in counts.items():
