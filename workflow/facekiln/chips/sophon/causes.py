@@ -52,10 +52,42 @@ def cause_of(text: str, status: int) -> Cause:
         text: its cleaned output.
         status: its exit status; negative, the signal that ended it.
     """
-    for known in _KNOWN:
+    return _cause(_KNOWN, text, status)
+
+
+def _cause(table: tuple[_Known, ...], text: str, status: int) -> Cause:
+    for known in table:
         found = known.pattern.search(text)
         if found:
             groups = [found[0].strip(), *(group or "" for group in found.groups())]
             return Cause(known.what.format(*groups), known.hint)
     tail = [line.strip() for line in text.splitlines() if line.strip()][-_TAIL:]
-    return Cause(" | ".join(tail) or "it printed nothing")
+    return Cause(" | ".join(tail) or f"it printed nothing and ended with status {status}")
+
+
+# Of pip.
+_INSTALL = (
+    _KNOWN[0],
+    _known(
+        r"THESE PACKAGES DO NOT MATCH THE HASHES",
+        "a file is not the one that was locked",
+        "the index or the folder serves another file of that name; take the wheels of the public index",
+    ),
+    _known(
+        r"^.*(?:Temporary failure in name resolution|Connection refused|ProxyError|SSLError|timed out).*$",
+        "the index is not reachable: {0}",
+        "set PIP_PROXY, PIP_CERT or PIP_INDEX_URL; without any index, environment.wheels in "
+        "config/chips/sophon.yaml",
+    ),
+    _known(
+        r"^ERROR: (No matching distribution found for .*)$",
+        "{1}",
+        "is an index reachable (PIP_INDEX_URL, PIP_PROXY, pip.conf)? without one, put every wheel of "
+        "envs/sophon.txt into a folder and name it as environment.wheels in config/chips/sophon.yaml",
+    ),
+)
+
+
+def install_cause_of(text: str, status: int) -> Cause:
+    """Return why pip failed, as `cause_of`."""
+    return _cause(_INSTALL, text, status)

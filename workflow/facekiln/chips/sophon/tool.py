@@ -67,10 +67,11 @@ def _remove_abandoned(parent: Path, host: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-class _Text:
+class Output:
     """The output as it comes: kept, written to the log, and the tool's bars handed on."""
 
     def __init__(self, log: Path | None, progress: Progress | None) -> None:
+        """Collect; `log` and `progress` are as in `run_tool`."""
         self._first: list[str] = []
         self._last: deque[str] = deque(maxlen=_KEPT)
         self._stream = log.open("a", encoding="utf-8") if log else None
@@ -78,6 +79,7 @@ class _Text:
         self._bar: str | None = None
 
     def line(self, line: str, fleeting: bool) -> None:
+        """Take one line, and whether a carriage return ended it."""
         found = _BAR.match(line)
         if found:
             if self._progress:
@@ -99,6 +101,7 @@ class _Text:
             _write_to_log_files(line)
 
     def end(self) -> str:
+        """Close the log and return what was kept."""
         if self._bar is not None:
             self._keep(self._bar)
         if self._stream:
@@ -147,12 +150,34 @@ def run_tool(
             file=script.parent,
             hint="facekiln sophon environment --check",
         )
+    return run_program(
+        environment,
+        [environment.python, script, *arguments],
+        folder=folder,
+        log=log,
+        timeout_minutes=timeout_minutes,
+        progress=progress,
+        title=name,
+    )
+
+
+def run_program(
+    environment: Environment,
+    command: Sequence[str | Path],
+    *,
+    folder: Path,
+    log: Path | None,
+    timeout_minutes: float,
+    title: str,
+    progress: Progress | None = None,
+) -> str:
+    """Run any command with the environment's variables as `run_tool` does; `title` names it in errors."""
     temporary = folder / _TEMPORARY
     temporary.mkdir(exist_ok=True)
-    text = _Text(log, progress)
+    text = Output(log, progress)
     try:
         status = run_group(
-            [environment.python, script, *arguments],
+            command,
             folder=folder,
             variables=environment.variables(temporary.resolve()),
             limit=timeout_minutes * 60,
@@ -162,7 +187,7 @@ def run_tool(
     except TookTooLong as error:
         last = next((line for line in reversed(text.end().splitlines()) if line.strip()), "nothing")
         raise KilnError(
-            f"{name} took too long; it and all its processes were ended",
+            f"{title} took too long; it and all its processes were ended",
             limit=f"{timeout_minutes:g} minutes",
             hint=f"it said last: {last.strip()}\n  raise timeout_minutes in config/chips/sophon.yaml if it "
             "only needs longer",
@@ -171,5 +196,5 @@ def run_tool(
         shutil.rmtree(temporary, ignore_errors=True)
     if status:
         cause = cause_of(printed, status)
-        raise KilnError(f"{name} failed: {cause.what}", value=f"status {status}", hint=cause.hint)
+        raise KilnError(f"{title} failed: {cause.what}", value=f"status {status}", hint=cause.hint)
     return printed
