@@ -70,7 +70,8 @@ class ToolSettings(Protocol):
 def _program(settings: ToolSettings, command: Sequence[str], key: str) -> list[str]:
     """Return a command with its program as an absolute path, as jobs run elsewhere."""
     name = command[0]
-    found = str(Path(name).resolve()) if "/" in name else shutil.which(name)
+    # Not resolved: the interpreter of a virtual environment is known by the path of its link.
+    found = str(Path(name).absolute()) if "/" in name else shutil.which(name)
     if not found or not os.access(found, os.X_OK) or Path(found).is_dir():
         raise KilnError(
             f"'{name}' is not here, or not executable",

@@ -208,7 +208,8 @@ class Calibrator:
                     return status
                 break
             sample = data.get_sample()
-            if not isinstance(sample, np.ndarray) or list(sample.shape) != shape or sample.dtype.name != "float32":
+            right = isinstance(sample, np.ndarray) and sample.dtype == np.float32
+            if not right or list(sample.shape) != shape:
                 raise TypeError(f"a sample of {shape}, not {sample.shape} {sample.dtype}")
             total += float(sample.sum())
             note(f"sample {shape}")

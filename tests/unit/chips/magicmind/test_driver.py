@@ -1,0 +1,236 @@
+"""The driver, run as the vendor's interpreter runs it, before a stand-in SDK that checks its calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facekiln.chips.magicmind import driver
+from facekiln.chips.magicmind.build_config import build_config
+from facekiln.chips.magicmind.job import DRIVER, OUTPUT, Job, run_job, write_job
+from facekiln.chips.magicmind.names import batch_from
+from facekiln.chips.magicmind.settings import MagicmindSettings, SdkSettings, settings_from
+from facekiln.config import Model, load_config
+from facekiln.errors import KilnError
+
+SDK = Path(__file__).parents[3] / "support/fake_sdk"
+
+
+def _python37() -> str | None:
+    """Return a Python 3.7 with numpy, as the vendor's image has it: $FACEKILN_PYTHON37, or in PATH."""
+    for name in (os.environ.get("FACEKILN_PYTHON37"), "python3.7"):
+        path = shutil.which(name) if name else None
+        code = "import sys, numpy; sys.exit(sys.version_info[:2] != (3, 7))"
+        if path and not subprocess.run([path, "-c", code], capture_output=True, check=False).returncode:
+            return path
+    return None
+
+
+@pytest.fixture(params=["this Python", "Python 3.7"])
+def python(request: pytest.FixtureRequest) -> str:
+    """An interpreter that runs the driver."""
+    if request.param == "this Python":
+        return sys.executable
+    return _python37() or pytest.skip("no Python 3.7 with numpy: set FACEKILN_PYTHON37")
+
+
+@pytest.fixture
+def model(root: Path) -> Model:
+    """RetinaFace as declared."""
+    return load_config(root / "config").model("retinaface")
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """The calls that the stand-in got."""
+    monkeypatch.setenv("PYTHONPATH", str(SDK))
+    monkeypatch.setenv("FAKE_MM_LOG", str(tmp_path / "calls"))
+    monkeypatch.delenv("FAKE_MM", raising=False)
+    return lambda: (tmp_path / "calls").read_text().splitlines()
+
+
+def _sdk(**changes: object) -> SdkSettings:
+    return settings_from({"sdk": {"mode": "local", **changes}}).sdk
+
+
+def _job(
+    tmp_path: Path,
+    model: Model,
+    precision: str = "qint8_mixed_float16",
+    pictures: str = "1",
+    settings: MagicmindSettings | None = None,
+    **changes: object,
+) -> Path:
+    settings = settings or settings_from({})
+    network = tmp_path / "net.onnx"
+    network.write_bytes(b"an ONNX file")
+    told = {
+        "name": "retinaface_640",
+        "kind": "onnx",
+        "files": [network],
+        "dims": [1, 3, 32, 32],
+        "build_config": build_config(settings, model.input, (32, 32), precision, batch_from(pictures)),
+        "samples": np.arange(5 * 3 * 32 * 32, dtype=np.float32).reshape(5, 3, 32, 32),
+        "algorithm": "linear",
+        "batch": 2,
+        "device": 0,
+        "remote": None,
+        "precisions": {},
+    }
+    folder = tmp_path / "job"
+    folder.mkdir()
+    write_job(folder, Job(**{**told, **changes}))  # type: ignore[arg-type]
+    return folder
+
+
+def test_a_quantised_build_calls_the_sdk_in_order(
+    tmp_path: Path, model: Model, python: str, calls: Callable[[], list[str]]
+) -> None:
+    folder = _job(tmp_path, model, precisions={"conv2": "FLOAT32"})
+    told = run_job(folder, _sdk(), [python])
+    assert told["sdk"] == "1.7.0-fake" and told["samples"] == 4 and told["precisions"] == ["conv2"]
+    assert told["inputs"] == [{"name": "input", "shape": [1, 32, 32, 3], "dtype": "UINT8"}]
+    assert (folder / OUTPUT).read_text().startswith("FAKE ")
+    made = calls()
+    assert [line.split()[0] for line in made] == [
+        "parse",
+        "set_dimension",
+        "parse_from_string",
+        "set_precision",
+        "set_output_type",
+        "active",
+        # Two batches of two; the fifth picture is a short rest.
+        "sample",
+        "sample",
+        "calibrated",
+        "build_model",
+        "serialize_to_file",
+    ]
+    assert made[0] == "parse network.onnx" and made[1] == "set_dimension [1, 3, 32, 32]"
+    config = json.loads(made[2].split(" ", 1)[1])
+    assert config["archs"] == [{"mtp_372": [6, 8]}]
+    assert config["insert_bn_before_firstnode"] == {"0": {"mean": [104, 117, 123], "var": [1, 1, 1]}}
+    assert made[8] == f"calibrated 0 {float(np.arange(4 * 3 * 32 * 32, dtype=np.float32).sum()):.1f}"
+
+
+def test_a_float_build_of_a_mutable_batch_needs_no_device(
+    tmp_path: Path,
+    model: Model,
+    python: str,
+    calls: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_MM", "no_device")
+    folder = _job(
+        tmp_path, model, "force_float16", "1-8", samples=None, dims=[-1, 3, 32, 32], algorithm="linear"
+    )
+    told = run_job(folder, _sdk(), [python])
+    assert told["samples"] == 0 and told["inputs"][0]["shape"] == [-1, 32, 32, 3]
+    (config,) = [
+        json.loads(line.split(" ", 1)[1]) for line in calls() if line.startswith("parse_from_string")
+    ]
+    assert config["dim_range"] == {"0": {"min": [1, 3, 32, 32], "max": [8, 3, 32, 32]}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "first"),
+    [
+        ("torchscript", ["net.pt"], "parse network.pt"),
+        ("caffe", ["net.caffemodel", "net.prototxt"], "parse network.caffemodel network.prototxt"),
+    ],
+)
+def test_other_frameworks(
+    tmp_path: Path, model: Model, calls: Callable[[], list[str]], kind: str, names: list[str], first: str
+) -> None:
+    files = [tmp_path / name for name in names]
+    for file in files:
+        file.write_bytes(b"x")
+    run_job(_job(tmp_path, model, kind=kind, files=files), _sdk(), [sys.executable])
+    assert calls()[0] == first
+
+
+def test_an_older_release_gets_names_alone(
+    tmp_path: Path, model: Model, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_MM", "pairs")
+    run_job(_job(tmp_path, model), _sdk(), [sys.executable])
+    tried = [json.loads(line.split(" ", 1)[1])["archs"] for line in calls() if "archs" in line]
+    assert tried == [[{"mtp_372": [6, 8]}], ["mtp_372"]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes", "message"),
+    [
+        ("parse", {}, r"Parser\.parse.*GridSample is not supported(?s:.)*source"),
+        ("calibrate", {}, r"Calibrator\.calibrate.*range of conv1 is empty"),
+        ("no_device", {}, r"no device 0 here(?s:.)*sdk\.remote"),
+        ("no_samples", {}, "took no sample"),
+        ("no_file", {}, "there is none"),
+        ("old", {"algorithm": "eqnm"}, "no EQNM_ALGORITHM"),
+        ("", {"precisions": {"conv9": "FLOAT32"}}, r"conv9(?s:.)*"),
+        ("", {"precisions": {"conv1": "FLOAT7"}}, "no FLOAT7"),
+        ("", {"batch": 6}, r"smaller than a batch"),
+        ("crash", {}, r"exit status -11"),
+    ],
+)
+def test_what_the_sdk_refuses_is_told_in_its_words(
+    tmp_path: Path,
+    model: Model,
+    calls: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    changes: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.setenv("FAKE_MM", fault)
+    with pytest.raises(KilnError, match=message):
+        run_job(_job(tmp_path, model, **changes), _sdk(), [sys.executable])  # type: ignore[arg-type]
+    assert not (tmp_path / "job" / driver.RESULT).exists()
+
+
+def test_no_sdk(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(KilnError, match=r"cannot be imported(?s:.)*vendor's image"):
+        run_job(_job(tmp_path, model), _sdk(), [sys.executable])
+
+
+def test_a_hung_build_is_ended(tmp_path: Path, model: Model) -> None:
+    folder = _job(tmp_path, model)
+    (folder / DRIVER).write_text("import time; time.sleep(60)")
+    with pytest.raises(KilnError, match="took too long"):
+        run_job(folder, _sdk(timeout_minutes=0.01), [sys.executable])
+
+
+def test_a_damaged_or_old_job(tmp_path: Path, model: Model, calls: Callable[[], list[str]]) -> None:
+    folder = _job(tmp_path, model)
+    whole = (folder / driver.JOB).read_text()
+    for text, message in (
+        ("{", "cannot be read"),
+        (whole.replace('"version": 1', '"version": 9'), "version 9"),
+        (whole.replace('"kind"', '"sort"'), "no `kind`"),
+    ):
+        (folder / driver.JOB).write_text(text)
+        with pytest.raises(KilnError, match=message):
+            run_job(folder, _sdk(), [sys.executable])
+    (folder / driver.JOB).write_text(whole)
+    (folder / "network.onnx").unlink()
+    with pytest.raises(KilnError, match=r"no network\.onnx"):
+        run_job(folder, _sdk(), [sys.executable])
+
+
+def test_the_driver_imports_nothing_but_the_standard_library_and_numpy() -> None:
+    text = Path(driver.__file__).read_text()
+    imports = {
+        line.split()[1].split(".")[0]
+        for line in text.splitlines()
+        if line.strip().startswith(("import ", "from "))
+    }
+    assert imports - set(sys.stdlib_module_names) == {"numpy", "magicmind", "pkg_resources"}
