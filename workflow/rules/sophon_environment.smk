@@ -7,7 +7,7 @@ from facekiln.chips.sophon.settings import load_settings as load_sophon_settings
 
 # So that commands of rules look where Snakemake's own `--config toolchains=...` says.
 os.environ["FACEKILN_TOOLCHAINS"] = str(toolchains(KILN))
-SOPHON_ENVIRONMENT = or_stop(wanted, load_sophon_settings("config").environment, KILN)
+SOPHON_ENVIRONMENT = or_stop(wanted, load_sophon_settings("config"), KILN)
 # Inputs of rules that run its tools: made first, but no reason to run again; what changes it changes its lock, see
 # SOPHON_TOOLS, which belongs into their params.
 SOPHON_READY = ancient(str(SOPHON_ENVIRONMENT.stamp))
@@ -19,9 +19,9 @@ rule make_sophon_environment:
         str(SOPHON_ENVIRONMENT.stamp),
     log:
         "logs/sophon/environment.log",
-    localrule: True
     conda:
         ENVIRONMENT
+    localrule: True
     params:
         tools=SOPHON_TOOLS,
     shell:

@@ -31,7 +31,7 @@ def _environment(options: argparse.Namespace) -> int:
     from facekiln.chips.sophon.settings import load_settings
     from facekiln.config import load_config
 
-    settings, config = load_settings(options.config).environment, load_config(options.config)
+    settings, config = load_settings(options.config), load_config(options.config)
     if options.make:
         make.make_environment(settings, config)
     elif options.remove:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from facekiln.artifact import read_json
-from facekiln.chips.sophon.settings import EnvironmentSettings
+from facekiln.chips.sophon.settings import SophonSettings
 from facekiln.config import Config
 from facekiln.errors import KilnError
 
@@ -141,15 +141,15 @@ def lock_of() -> str:
     return whole.hexdigest()[:12]
 
 
-def wanted(settings: EnvironmentSettings, config: Config) -> Environment:
+def wanted(settings: SophonSettings, config: Config) -> Environment:
     """Return the environment that the settings want, made or not.
 
     Raises:
         KilnError: `environment.folder` is no environment with tpu_mlir.
     """
     place = toolchains(config)
-    if settings.folder:
-        return _own(Path(settings.folder).expanduser().absolute(), place)
+    if settings.environment.folder:
+        return _own(Path(settings.environment.folder).expanduser().absolute(), place)
     lock = lock_of()
     return Environment(
         place / f"sophon-{lock}", lock, pinned_version(), False, place / f"sophon-{lock}.ready"
@@ -201,7 +201,7 @@ def _is_marked(environment: Environment) -> bool:
     return isinstance(marker, dict) and marker.get("lock") == environment.lock
 
 
-def environment_of(settings: EnvironmentSettings, config: Config) -> Environment:
+def environment_of(settings: SophonSettings, config: Config) -> Environment:
     """Return the environment that the settings want.
 
     Raises:

@@ -21,7 +21,7 @@ from facekiln.chips.sophon.environment import OWN_LIBC, RECIPE, REQUIREMENTS, En
 from facekiln.chips.sophon.interpreter import find_interpreter
 from facekiln.chips.sophon.process import run_group, terminable
 from facekiln.chips.sophon.proof import prove
-from facekiln.chips.sophon.settings import EnvironmentSettings
+from facekiln.chips.sophon.settings import EnvironmentSettings, SophonSettings
 from facekiln.chips.sophon.tool import Output
 from facekiln.config import Config
 from facekiln.errors import KilnError
@@ -45,7 +45,7 @@ _FOUND = ("Collecting ", "Processing ", "Requirement already satisfied: ")
 _LOCKERS = ("python/tools/model_runner.py", "python/tools/mlir_cut.py")
 
 
-def make_environment(settings: EnvironmentSettings, config: Config) -> Environment:
+def make_environment(settings: SophonSettings, config: Config) -> Environment:
     """Make the environment that the settings want, unless it is made, and write its stamp.
 
     Two that want it at once wait for each other. One of the user's own is proved and left as it is.
@@ -63,7 +63,7 @@ def make_environment(settings: EnvironmentSettings, config: Config) -> Environme
             if not environment.stamp.is_file():
                 write_json(environment.stamp, {**environment.identity(), **prove(environment)})
         elif fault:
-            _make(environment, settings, descriptor)
+            _make(environment, settings.environment, descriptor)
             log.info("made %s", environment.folder)
         else:
             log.info("is there: %s", environment.folder)
@@ -72,7 +72,7 @@ def make_environment(settings: EnvironmentSettings, config: Config) -> Environme
     return environment
 
 
-def check_environment(settings: EnvironmentSettings, config: Config) -> dict[str, Any]:
+def check_environment(settings: SophonSettings, config: Config) -> dict[str, Any]:
     """Prove that the environment's tools run, as they are now.
 
     Raises:
@@ -85,7 +85,7 @@ def check_environment(settings: EnvironmentSettings, config: Config) -> dict[str
     return {**environment.identity(), **prove(environment)}
 
 
-def remove_environment(settings: EnvironmentSettings, config: Config) -> Environment:
+def remove_environment(settings: SophonSettings, config: Config) -> Environment:
     """Remove the environment that facekiln made, with its stamp; of the user's own, the stamp alone."""
     environment = wanted(settings, config)
     with terminable(), _lock(environment):
