@@ -18,12 +18,14 @@ include: "workflow/rules/quant.smk"
 include: "workflow/rules/nnie.smk"
 include: "workflow/rules/tengine.smk"
 include: "workflow/rules/ncnn.smk"
+include: "workflow/rules/sophon.smk"
 include: "workflow/rules/parity.smk"
 include: "workflow/rules/predictions.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/landmarks.smk"
 include: "workflow/rules/gates.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/sophon_table.smk"
 
 
 rule all:

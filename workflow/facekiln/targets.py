@@ -31,6 +31,17 @@ PARENTS = {
     "ncnn/{model}_{size}.param": "onnx/{model}_{size}.sim.onnx",
     "ncnn/{model}_{size}_fp16.param": "onnx/{model}_{size}.sim.onnx",
     "ncnn/{model}_{size}_int8.param": "onnx/{model}_{size}.sim.onnx",
+    "sophon/{chip}/{model}_{size}_{precision}_{batch}b.bmodel": "onnx/{model}_{size}.sim.onnx",
+    "sophon/{chip}/{model}_{size}_{precision}_{batch}b_{cores}core.bmodel": "onnx/{model}_{size}.sim.onnx",
+}
+# What may stand for a wildcard.
+_FORMS = {
+    "model": r"\w+",
+    "size": r"\d+",
+    "chip": "[a-z0-9]+",
+    "precision": r"[a-z]+\d+",
+    "batch": r"\d+",
+    "cores": r"\d+",
 }
 
 
@@ -38,8 +49,10 @@ _WHY_MULTIPLE = "the feature pyramid's upsampled maps would need a Crop layer, w
 
 
 def matching(pattern: str, path: str) -> dict[str, str] | None:
-    """Return the wildcards of `path` under a `{model}_{size}` pattern, or None where it does not match."""
-    regex = re.escape(pattern).replace(r"\{model\}", r"(?P<model>\w+)").replace(r"\{size\}", r"(?P<size>\d+)")
+    """Return the wildcards of `path` under a pattern as in `PARENTS`, or None where it does not match."""
+    regex = re.escape(pattern)
+    for name, form in _FORMS.items():
+        regex = regex.replace(rf"\{{{name}\}}", f"(?P<{name}>{form})")
     found = re.fullmatch(regex, path)
     return found.groupdict() if found else None
 
@@ -207,8 +220,8 @@ class Targets:
         known(folder, sorted({pattern.split("/")[0] for pattern in patterns}), f"folder in {RESULTS}/,")
         for pattern in patterns:
             wildcards = matching(pattern, path)
-            if wildcards:
-                self.checkpoint(**wildcards)
+            if wildcards and "model" in wildcards:
+                self.checkpoint(wildcards["model"], wildcards.get("size"))
         forms = sorted(pattern for pattern in patterns if pattern.startswith(f"{folder}/"))
         raise KilnError(
             f"no rule makes '{RESULTS}/{path}'",
@@ -240,7 +253,10 @@ def model_and_size_of(path: Path | str, config: Config) -> tuple[str, str]:
     Raises:
         KilnError: the name is not of that form, or names an unknown model or size.
     """
-    found = re.match(r"(?P<model>\w+?)_(?P<size>\d+)(?:_(?:int16|uint8|int8|fp16))?(?:\.|$)", Path(path).name)
+    found = re.match(
+        r"(?P<model>\w+?)_(?P<size>\d+)(?:_(?:int16|uint8|int8|fp16|fp32))?(?:_\d+b(?:_\d+core)?)?(?:\.|$)",
+        Path(path).name,
+    )
     if not found:
         raise KilnError(
             "its name does not say model and size", file=path, hint="name them: --model NAME --size LABEL"

@@ -48,9 +48,15 @@ class TransformSettings:
 
 @dataclass(frozen=True)
 class DeploySettings:
-    """How top.mlir becomes a .bmodel."""
+    """How top.mlir becomes a .bmodel.
+
+    Attributes:
+        timeout_minutes: that a compilation with its check may take.
+        tolerance: by precision, the least cosine and euclidean similarity of the quantised model's outputs.
+    """
 
     timeout_minutes: float
+    tolerance: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,13 @@ def settings_from(value: Mapping[str, Any]) -> SophonSettings:
         },
         batches=tuple(value["batches"]),
         transform=TransformSettings(float(value["transform"]["timeout_minutes"])),
-        deploy=DeploySettings(float(value["deploy"]["timeout_minutes"])),
+        deploy=DeploySettings(
+            float(value["deploy"]["timeout_minutes"]),
+            {
+                name: (float(least[0]), float(least[1]))
+                for name, least in value["deploy"]["tolerance"].items()
+            },
+        ),
         calibrate=CalibrateSettings(**value["calibrate"]),
         mixed=MixedSettings(**value["mixed"] | {"keep_float": tuple(value["mixed"]["keep_float"])}),
         environment=EnvironmentSettings(**value["environment"]),

@@ -1,0 +1,93 @@
+"""What the SOPHON rules ask: which files an artifact is made from, and whether its name makes sense."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from facekiln.chips.sophon.artifacts import Artifact, check_artifact, check_batch
+from facekiln.chips.sophon.settings import settings_from
+from facekiln.config import Config
+from facekiln.targets import RESULTS, Targets
+
+_ROOM = f"{RESULTS}/sophon"
+
+
+class Wildcards(Protocol):
+    """What Snakemake hands to input functions; `cores` is empty or `_2core`."""
+
+    chip: str
+    model: str
+    size: str
+    precision: str
+    batch: str
+    cores: str
+
+
+class SophonTargets:
+    """Input files of the SOPHON rules, with names checked; the tool's environment is not among them."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.settings = settings_from(config.chips["sophon"])
+        self._targets = Targets(config)
+
+    def tolerance(self, wildcards: Wildcards) -> list[float]:
+        """Return the tolerance of a rule's `precision`, a rerun trigger."""
+        return list(self.settings.deploy.tolerance[self.artifact(wildcards).precision])
+
+    def artifact(self, wildcards: Wildcards) -> Artifact:
+        """Return what a rule's wildcards name.
+
+        Raises:
+            KilnError: there is no such chip, model, size, precision or batch, or the chip lacks it; says why
+                and what to ask for instead.
+        """
+        cores = wildcards.cores.strip("_").removesuffix("core")
+        artifact = Artifact(
+            wildcards.chip,
+            wildcards.model,
+            wildcards.size,
+            wildcards.precision,
+            int(wildcards.batch),
+            int(cores or 1),
+        )
+        check_artifact(artifact, self.config, self.settings)
+        return artifact
+
+    def for_transform(self, wildcards: Any) -> dict[str, str]:
+        """Return what a top.mlir is made from."""
+        check_batch(int(wildcards.batch), self.settings)
+        self._targets.check_size_for_chip("sophon", wildcards.model, wildcards.size)
+        name = f"{wildcards.model}_{wildcards.size}"
+        return {
+            "onnx": f"{RESULTS}/onnx/{name}.sim.onnx",
+            "calibration": f"{RESULTS}/calibration/{name}/calibration.json",
+            "images": f"{RESULTS}/calibration/{name}/images",
+        }
+
+    def for_compile(self, wildcards: Wildcards) -> dict[str, str]:
+        """Return what a .bmodel is made from; int8 has tables, of its batch and, mixed, of its chip."""
+        artifact = self.artifact(wildcards)
+        name = f"{artifact.model}_{artifact.size}_{artifact.batch}b"
+        top = f"{_ROOM}/mlir/{name}"
+        files = {
+            "top": f"{top}/top.mlir",
+            "weights": f"{top}/weights.npz",
+            "pictures": f"{top}/input.npz",
+            "reference": f"{top}/reference.npz",
+        }
+        if artifact.precision == "int8":
+            files["table"] = f"{_ROOM}/calibration/{name}.table"
+            files["qtable"] = f"{_ROOM}/calibration/{artifact.chip}/{name}.qtable"
+        return files
+
+    def for_twin(self, wildcards: Wildcards) -> dict[str, str]:
+        """Return what a twin is made from: the .bmodel, and what that was made from."""
+        return {"bmodel": f"{RESULTS}/{self.artifact(wildcards).path}", **self.for_compile(wildcards)}
+
+    def table_options(self, wildcards: Wildcards) -> str:
+        """Return the options that hand int8's tables to the command; empty for other precisions."""
+        files = self.for_compile(wildcards)
+        if "table" not in files:
+            return ""
+        return f"--table {files['table']} --qtable {files['qtable']}"

@@ -1,0 +1,88 @@
+"""The fast twin of a .bmodel: the quantised model that it was compiled from, run without the simulator.
+
+It computes the same quantised numbers (BM1684 int8: boxes equal to the bit) in a tenth of the simulator's
+time. model_deploy removes the quantised weights unless it is run with --debug, which changes the .bmodel's
+bytes; so the same command is run once more as far as the quantised model only (`--not_gen_bmodel`, about a
+second), and its text must have the hash that the compilation noted.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from facekiln.artifact import atomic_folder, sha256_of
+from facekiln.chips.sophon.artifacts import Artifact
+from facekiln.chips.sophon.compile_file import Tables, deploy_arguments, lowered_name, stage_tables
+from facekiln.chips.sophon.environment import Environment
+from facekiln.chips.sophon.settings import DeploySettings
+from facekiln.chips.sophon.tool import job_folder, run_tool
+from facekiln.chips.sophon.transform import TOP, WEIGHTS, stage
+from facekiln.errors import KilnError
+from facekiln.provenance import read_record, tool_versions, write_record
+
+FINAL = "final.mlir"
+_WEIGHT_FILE = re.compile(r'(?<=module\.weight_file = ")[^"/]+(?=")')
+
+
+def twin_file(
+    bmodel: Path,
+    top: Path,
+    artifact: Artifact,
+    tables: Tables,
+    settings: DeploySettings,
+    environment: Environment,
+    output: Path,
+) -> None:
+    """Write the folder with a .bmodel's quantised model (`final.mlir`) and its `weights.npz`.
+
+    Args:
+        bmodel: made by `compile_file` from the same `top` and `tables`.
+        top, artifact, tables, settings, environment: as given to `compile_file`.
+        output: the folder; replaced whole.
+
+    Raises:
+        KilnError: the .bmodel has no record, or was compiled from something else.
+    """
+    record = read_record(bmodel)
+    noted = record.facts.get("lowered_sha256") if record else None
+    if record is None or noted is None:
+        raise KilnError("has no record of its compilation", file=bmodel, hint="compile it with facekiln")
+    if record.sha256 != sha256_of(bmodel):
+        raise KilnError("is not the file that its record tells of", file=bmodel, hint="compile it again")
+    with job_folder(output) as job:
+        stage(top, job)
+        stage_tables(tables, job)
+        run_tool(
+            environment,
+            "model_deploy",
+            [*deploy_arguments(artifact, tables), "--not_gen_bmodel"],
+            folder=job,
+            log=None,
+            timeout_minutes=settings.timeout_minutes,
+        )
+        lowered = lowered_name(job)
+        if sha256_of(lowered) != noted:
+            raise KilnError(
+                "was compiled from another model, table or release than this twin would be",
+                file=bmodel,
+                value=f"quantised model {sha256_of(lowered)[:12]}",
+                limit=f"{noted[:12]}, as its record says",
+                hint="compile it again",
+            )
+        text = lowered.read_text(encoding="utf-8")
+        found = _WEIGHT_FILE.search(text)
+        if not found or not (job / found[0]).is_file():
+            raise KilnError("the quantised model names no file of weights", value=found and found[0])
+        with atomic_folder(output) as folder:
+            shutil.copyfile(job / found[0], folder / WEIGHTS)
+            (folder / FINAL).write_text(_WEIGHT_FILE.sub(WEIGHTS, text), encoding="utf-8")
+    write_record(
+        output / FINAL,
+        verb="sophon twin",
+        inputs=[bmodel, top / TOP, *tables.files()],
+        settings={"arguments": deploy_arguments(artifact, tables)},
+        tools=tool_versions() | environment.identity(),
+        facts={"weights_sha256": sha256_of(output / WEIGHTS), "lowered_sha256": noted},
+    )

@@ -1,0 +1,80 @@
+# results/sophon/mlir/{model}_{size}_{batch}b/top.mlir, results/sophon/{chip}/{model}_{size}_{precision}_{batch}b.bmodel, .twin/
+
+from facekiln.chips.sophon.targets import SophonTargets
+
+SOPHON = or_stop(SophonTargets, KILN)
+# Everything that a .bmodel's name says; `cores` is empty or `_2core`.
+SOPHON_STEM = r"results/sophon/{chip,[a-z0-9]+}/{model}_{size}_{precision,[a-z]+\d+}_{batch,\d+}b{cores,|_\d+core}"
+
+
+rule transform_sophon:
+    input:
+        unpack(checked(SOPHON.for_transform)),
+        environment=SOPHON_READY,
+    output:
+        top=r"results/sophon/mlir/{model}_{size}_{batch,\d+}b/top.mlir",
+        weights="results/sophon/mlir/{model}_{size}_{batch}b/weights.npz",
+        pictures="results/sophon/mlir/{model}_{size}_{batch}b/input.npz",
+        reference="results/sophon/mlir/{model}_{size}_{batch}b/reference.npz",
+    log:
+        "logs/sophon/mlir/{model}_{size}_{batch}b.log",
+    benchmark:
+        "logs/benchmarks/sophon/mlir/{model}_{size}_{batch}b.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=2000,
+    params:
+        code=fingerprint("facekiln.chips.sophon.transform"),
+        declared=declared("input", "outputs", "sizes"),
+        tool=SOPHON_TOOLS,
+    shell:
+        "facekiln --log {log} sophon transform {input.onnx} --model {wildcards.model} --size {wildcards.size}"
+        " --batch {wildcards.batch} --calibration $(dirname {input.calibration:q}) --output $(dirname {output.top:q})"
+
+
+rule compile_sophon:
+    input:
+        unpack(checked(SOPHON.for_compile)),
+        environment=SOPHON_READY,
+    output:
+        SOPHON_STEM + ".bmodel",
+    log:
+        "logs/sophon/{chip}/{model}_{size}_{precision}_{batch}b{cores}.log",
+    benchmark:
+        "logs/benchmarks/sophon/{chip}/{model}_{size}_{precision}_{batch}b{cores}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=1000,
+    params:
+        code=fingerprint("facekiln.chips.sophon.compile_file"),
+        tool=SOPHON_TOOLS,
+        tolerance=checked(SOPHON.tolerance),
+        tables=checked(SOPHON.table_options),
+    shell:
+        "facekiln --log {log} sophon compile $(dirname {input.top:q}) {params.tables} --output {output:q}"
+
+
+rule twin_sophon:
+    input:
+        unpack(checked(SOPHON.for_twin)),
+        environment=SOPHON_READY,
+    output:
+        final=SOPHON_STEM + ".twin/final.mlir",
+        weights=SOPHON_STEM + ".twin/weights.npz",
+    log:
+        "logs/sophon/{chip}/{model}_{size}_{precision}_{batch}b{cores}.twin.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=500,
+    params:
+        code=fingerprint("facekiln.chips.sophon.twin"),
+        tool=SOPHON_TOOLS,
+        tables=checked(SOPHON.table_options),
+    shell:
+        "facekiln --log {log} sophon twin {input.bmodel:q} $(dirname {input.top:q}) {params.tables}"
+        " --output $(dirname {output.final:q})"
