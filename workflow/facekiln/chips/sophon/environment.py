@@ -215,6 +215,6 @@ def environment_of(settings: SophonSettings, config: Config) -> Environment:
             file=environment.folder,
             hint="mend it, or set environment.folder to null (config/chips/sophon.yaml)"
             if environment.own
-            else "facekiln sophon environment --make (Snakemake does it on first need)",
+            else "facekiln sophon environment --make",
         )
     return environment
