@@ -33,6 +33,9 @@ PARENTS = {
     "ncnn/{model}_{size}_int8.param": "onnx/{model}_{size}.sim.onnx",
     "sophon/{chip}/{model}_{size}_{precision}_{batch}b.bmodel": "onnx/{model}_{size}.sim.onnx",
     "sophon/{chip}/{model}_{size}_{precision}_{batch}b_{cores}core.bmodel": "onnx/{model}_{size}.sim.onnx",
+    "magicmind/{model}_{size}_force_float32_{batch}b.mm": "onnx/{model}_{size}.sim.onnx",
+    "magicmind/{model}_{size}_force_float16_{batch}b.mm": "onnx/{model}_{size}.sim.onnx",
+    "magicmind/{model}_{size}_qint8_mixed_float16_{batch}b.mm": "onnx/{model}_{size}.sim.onnx",
 }
 # What may stand for a wildcard.
 _FORMS = {
@@ -40,7 +43,7 @@ _FORMS = {
     "size": r"\d+",
     "chip": "[a-z0-9]+",
     "precision": r"[a-z]+\d+",
-    "batch": r"\d+",
+    "batch": r"\d+(?:-\d+)?",
     "cores": r"\d+",
 }
 
@@ -254,7 +257,8 @@ def model_and_size_of(path: Path | str, config: Config) -> tuple[str, str]:
         KilnError: the name is not of that form, or names an unknown model or size.
     """
     found = re.match(
-        r"(?P<model>\w+?)_(?P<size>\d+)(?:_(?:int16|uint8|int8|fp16|fp32))?(?:_\d+b(?:_\d+core)?)?(?:\.|$)",
+        r"(?P<model>\w+?)_(?P<size>\d+)(?:_(?:int16|uint8|int8|fp16|fp32|(?:force|qint8)_[a-z0-9_]+?))?"
+        r"(?:_\d+(?:-\d+)?b(?:_\d+core)?)?(?:\.|$)",
         Path(path).name,
     )
     if not found:

@@ -286,7 +286,7 @@ def open_stage(path: Path | str, model: Model, config: Config, *, reader: str = 
 
     Args:
         path: a .pth, .pt, .onnx, .caffemodel (its .prototxt and .heads.json beside it), emulated .wk,
-            .tmfile or .param (its .bin beside it).
+            emulated .mm, .tmfile or .param (its .bin beside it).
         model: the model that it is of.
         config: for the register of published checkpoints.
         reader: for Caffe pairs: "opencv" or "mnn"; for tmfiles "runtime", else they are simulated.
@@ -315,5 +315,9 @@ def open_stage(path: Path | str, model: Model, config: Config, *, reader: str = 
         from facekiln.parity.ncnn_stage import NcnnStage
 
         return NcnnStage(path, model)
-    limit = ".pth .pt .onnx .caffemodel .wk .tmfile .param"
+    if path.suffix == ".mm":
+        from facekiln.parity.magicmind_stage import MagicmindStage
+
+        return MagicmindStage(path, model)
+    limit = ".pth .pt .onnx .caffemodel .wk .tmfile .param .mm"
     raise KilnError("is of no kind that can be run here", file=path, limit=limit)

@@ -48,6 +48,7 @@ BACKENDS = {
     "tengine-simulation": Backend("tengine", ".tmfile", ("onnxruntime",)),
     "tengine-runtime": Backend("tengine", ".tmfile", reader="runtime"),
     "ncnn": Backend("ncnn", ".param", ("ncnn",), beside=(".bin",)),
+    "magicmind-emulator": Backend("magicmind", ".mm", ("onnxruntime",)),
 }
 
 
