@@ -21,6 +21,7 @@ REQUIRED = (
     "protobuf",
     "snakemake",
     "numpy",
+    "paramiko",
 )
 OPTIONAL = {
     "MNN": "the second Caffe reader in parity reports; pip install -e .[dev]",

@@ -1,0 +1,260 @@
+"""An unprivileged OpenSSH server on loopback with keys of its own, and a proxy before it that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from facekiln.boards.settings import Address, Board, Limits
+
+
+def find_sshd() -> str:
+    """Return the path of sshd, or skip."""
+    found = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
+    if not found or not shutil.which("ssh-keygen"):
+        pytest.skip(
+            "no sshd here: install openssh-server and openssh-client (Debian: apt-get install openssh-server)"
+        )
+    return found
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_key(path: Path, kind: str = "ed25519") -> str:
+    """Make a key pair and return the public key as "type base64"."""
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "test", "-f", str(path)], check=True)
+    return " ".join(path.with_suffix(".pub").read_text().split()[:2])
+
+
+@dataclass
+class Sshd:
+    """A server in a folder; `start` again after `stop` keeps port and keys."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    lines: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    host_key: str = ""
+
+    def __post_init__(self) -> None:
+        self.program = find_sshd()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        self.host_key = make_key(self.folder / "host_ed25519")
+        make_key(self.folder / "id_ed25519")
+        shutil.copy(self.folder / "id_ed25519.pub", self.folder / "authorized_keys")
+
+    @property
+    def key(self) -> Path:
+        """The client's private key."""
+        return self.folder / "id_ed25519"
+
+    def new_host_key(self) -> str:
+        """Give the server another host key, as after a reinstallation."""
+        for suffix in ("", ".pub"):
+            (self.folder / f"host_ed25519{suffix}").unlink()
+        return make_key(self.folder / "host_ed25519")
+
+    def start(self) -> None:
+        """Start and wait until it listens."""
+        config = self.folder / "sshd_config"
+        config.write_text(
+            "\n".join(
+                [
+                    "ListenAddress 127.0.0.1",
+                    f"Port {self.port}",
+                    f"HostKey {self.folder}/host_ed25519",
+                    f"PidFile {self.folder}/sshd.pid",
+                    f"AuthorizedKeysFile {self.folder}/authorized_keys",
+                    "AuthenticationMethods publickey",
+                    "PasswordAuthentication no",
+                    "KbdInteractiveAuthentication no",
+                    "UsePAM no",
+                    "PermitRootLogin prohibit-password",
+                    "StrictModes no",
+                    "MaxSessions 64",
+                    "MaxStartups 64",
+                    "Subsystem sftp internal-sftp",
+                    # A bash that sshd starts reads ~/.bashrc; at a deeper level it does not.
+                    " ".join(["SetEnv SHLVL=2", *self.environment]),
+                    *self.lines,
+                ]
+            )
+            + "\n"
+        )
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        log = (self.folder / "sshd.log").open("ab")
+        self.process = subprocess.Popen(
+            [self.program, "-D", "-e", "-f", str(config)],
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        log.close()
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.02)
+        raise RuntimeError((self.folder / "sshd.log").read_text()[-500:])
+
+    def stop(self) -> None:
+        """End the server and every connection of it, at once."""
+        if self.process is None:
+            return
+        for pid in [*_children(self.process.pid), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def board(self, work: Path, *, port: int | None = None, **limits: float) -> Board:
+        """Return an entry of this server; `limits` replace quick ones."""
+        quick: dict[str, float] = {
+            "connect_seconds": 10,
+            "command_seconds": 20,
+            "stall_seconds": 10,
+            "reconnect_seconds": 10,
+            "run_seconds": 20,
+            "grace_seconds": 3,
+            "lease_seconds": 3,
+            "poll_seconds": 0.1,
+            "reserve_mb": 1,
+        }
+        return Board(
+            name="loop",
+            transport="ssh",
+            chip=None,
+            machine=None,
+            address=Address(
+                "127.0.0.1",
+                port or self.port,
+                os.environ.get("USER") or _user(),
+                str(self.key),
+                self.host_key,
+            ),
+            jump=None,
+            folder=None,
+            work=str(work / "work"),
+            lease=str(work / "lease"),
+            limits=Limits(**{**quick, **limits}),  # type: ignore[arg-type]
+        )
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _children(pid: int) -> list[int]:
+    """Direct children only: the processes that serve one connection each, not what users run below them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+@contextlib.contextmanager
+def running_sshd(folder: Path, **kwargs: object) -> Iterator[Sshd]:
+    """A started server."""
+    server = Sshd(folder, **kwargs)  # type: ignore[arg-type]
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Proxy:
+    """A TCP proxy that forwards until it is told to cut, after so many bytes or at once; or to go silent."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.cut_after: int | None = None
+        self.silent = False
+        self.connections = 0
+        self.forwarded = 0
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+                far.settimeout(None)
+            except OSError:
+                near.close()
+                continue
+            self.connections += 1
+            self._pairs.append((near, far))
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if self.silent:
+                    continue
+                sink.sendall(data)
+                with self._lock:
+                    self.forwarded += len(data)
+                    due = self.cut_after is not None and self.forwarded >= self.cut_after
+                    if due:
+                        self.cut_after = None
+                if due:
+                    self.cut()
+                    return
+        except OSError:
+            pass
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """Break every connection with a reset, as a pulled cable and a stateful firewall would."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    end.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):
+                    end.close()
+
+    def cut_in(self, more: int) -> None:
+        """Cut after so many further bytes."""
+        with self._lock:
+            self.cut_after = self.forwarded + more
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.close()
+        self.cut()

@@ -1,0 +1,558 @@
+#!/bin/sh
+# facekiln's part on the board: POSIX sh and what busybox has, so that nothing is installed there.
+#
+#   sh board.sh WORK LEASE COMMAND [ARG ...]
+#
+# An answer is one word, then lines of key=value. A fault is `fault KIND text` with exit status 3.
+# Time is the board's uptime: it survives a clock that is set in mid-run, and boot_id tells a reboot.
+# $KILN_BOOT_FILE and $KILN_NO_SETSID exist for tests.
+set -u
+WORK=$1 LEASE=$2 COMMAND=$3
+SELF=$0
+shift 3
+
+fault() {
+    printf 'fault %s\n' "$*"
+    exit 3
+}
+
+tick() { # -> now (seconds), centi (hundredths)
+    if { read -r uptime _ </proc/uptime; } 2>/dev/null; then
+        now=${uptime%%.*}
+        centi=$now${uptime#*.}
+    else
+        now=$(date +%s)
+        centi=${now}00
+    fi
+}
+
+read_boot() { # -> boot
+    { read -r boot <"${KILN_BOOT_FILE:-/proc/sys/kernel/random/boot_id}"; } 2>/dev/null || boot=unknown
+}
+
+nap() { sleep "$1" 2>/dev/null || sleep 1; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+group_of() { # PID -> my_group, 0 where it cannot be told
+    { read -r fields <"/proc/$1/stat"; } 2>/dev/null || fields=') 0 0 0'
+    # shellcheck disable=SC2086  # numbers; the name before them may hold blanks
+    set -- ${fields##*) }
+    my_group=$3
+}
+
+size_of() { # -> size, 0 where there is no such file
+    if [ -f "$1" ]; then size=$(($(wc -c <"$1"))); else size=0; fi
+}
+
+sha256() { # of standard input; BYTES of it
+    # OpenSSL uses the processor's instructions, coreutils and busybox seldom do; but it starts slowly.
+    if [ "$1" -gt 4000000 ] && have openssl; then
+        openssl dgst -sha256 -r | cut -c1-64
+    elif have sha256sum; then
+        sha256sum | cut -c1-64
+    elif busybox sha256sum </dev/null >/dev/null 2>&1; then
+        busybox sha256sum | cut -c1-64
+    elif have openssl; then
+        openssl dgst -sha256 -r | cut -c1-64
+    elif have shasum; then
+        shasum -a 256 | cut -c1-64
+    elif have python3; then
+        python3 -c 'import hashlib, sys
+digest = hashlib.sha256()
+for chunk in iter(lambda: sys.stdin.buffer.read(1 << 20), b""): digest.update(chunk)
+print(digest.hexdigest())'
+    else
+        echo none
+    fi
+}
+
+prepare() { # the work folder, or why there is none
+    mkdir -p "$WORK/blobs" "$WORK/runs" "$WORK/bin" 2>/dev/null && : >"$WORK/.try$$" && rm -f "$WORK/.try$$" && return
+    case $(LC_ALL=C mkdir -p "$WORK/blobs" "$WORK/runs" 2>&1; LC_ALL=C touch "$WORK/.try$$" 2>&1) in
+    *"Read-only"*) fault read-only "$WORK" ;;
+    *"No space"*) fault disk-full "$WORK" ;;
+    *) fault unwritable "$WORK" ;;
+    esac
+} 2>/dev/null
+
+# --- blobs -------------------------------------------------------------------------------------------------
+
+cmd_has() { # SHA256 ...: which of them are here; what is used is touched, so that age counts from the last use
+    prepare
+    printf 'ok\nfree_kb=%s\n' "$(df -Pk "$WORK" | awk 'END {print $4}')"
+    for sha; do
+        if [ -f "$WORK/blobs/$sha" ]; then
+            touch "$WORK/blobs/$sha"
+            echo "$sha=1"
+        fi
+    done
+}
+
+cmd_begin() { # SHA256 TOKEN [steal]: where to go on; one writer per blob
+    prepare
+    blob=$WORK/blobs/$1
+    if [ -f "$blob" ]; then
+        touch "$blob"
+        echo have
+        return
+    fi
+    size_of "$blob.part"
+    if { read -r writer token writer_boot group <"$blob.writer"; } 2>/dev/null; then
+        read_boot
+        if [ "$writer_boot" = "$boot" ] && kill -0 "$writer" 2>/dev/null; then
+            if [ "$token" != "$2" ] && [ "${3:-}" != steal ]; then
+                printf 'busy\nsize=%s\n' "$size"
+                return
+            fi
+            # The old writer of a connection that is gone; what it has received stays.
+            group_of self
+            [ "$group" = 0 ] || [ "$group" = "$my_group" ] || kill -KILL "-$group" 2>/dev/null
+            kill -KILL "$writer" 2>/dev/null
+            nap 0.1
+            size_of "$blob.part"
+        fi
+        rm -f "$blob.writer"
+    fi
+    free=$(($(df -Pk "$WORK" | awk 'END {print $4}')))
+    printf 'at\noffset=%s\nfree_kb=%s\n' "$size" "$free"
+}
+
+cmd_receive() { # SHA256 TOKEN OFFSET SIZE <data: append, and when all is there verify and name it
+    sha=$1 token=$2 offset=$3 total=$4
+    blob=$WORK/blobs/$sha
+    read_boot
+    group_of self
+    echo "$$ $token $boot $my_group" >"$blob.writer"
+    size_of "$blob.part"
+    if [ "$size" -ne "$offset" ]; then
+        rm -f "$blob.writer"
+        printf 'moved\noffset=%s\n' "$size"
+        return
+    fi
+    if [ "$offset" -eq 0 ]; then
+        # Hashed as it passes; the size tells whether every byte was stored.
+        seen=$(tee "$blob.part" 2>"$blob.error" | sha256 "$total")
+    else
+        cat >>"$blob.part" 2>"$blob.error"
+        seen=
+    fi
+    size_of "$blob.part"
+    { read -r owner _ <"$blob.writer"; } 2>/dev/null
+    if [ "${owner:-}" != $$ ]; then
+        [ -f "$blob" ] && echo stored || echo stolen
+        return
+    fi
+    if grep -q "No space" "$blob.error" 2>/dev/null; then
+        rm -f "$blob.part" "$blob.error" "$blob.writer"
+        fault disk-full "$WORK"
+    fi
+    rm -f "$blob.error" "$blob.writer"
+    if [ "$size" -lt "$total" ]; then
+        printf 'short\noffset=%s\n' "$size"
+        return
+    fi
+    [ -n "$seen" ] || seen=$(sha256 "$size" <"$blob.part")
+    if [ "$seen" = none ]; then fault no-sha256 "$WORK"; fi
+    if [ "$size" -ne "$total" ] || [ "$seen" != "$sha" ]; then
+        rm -f "$blob.part"
+        printf 'mismatch\nsha256=%s\n' "$seen"
+        return
+    fi
+    mv -f "$blob.part" "$blob" && echo stored
+}
+
+cmd_place() { # RUN SHA256 NAME [SHA256 NAME ...]: blobs under their names in a run's folder
+    prepare
+    folder=$WORK/runs/$1
+    shift
+    while [ $# -ge 2 ]; do
+        [ -f "$WORK/blobs/$1" ] || fault no-blob "$1"
+        mkdir -p "$(dirname "$folder/$2")"
+        ln -f "$WORK/blobs/$1" "$folder/$2" 2>/dev/null || ln -sf "$WORK/blobs/$1" "$folder/$2" 2>/dev/null ||
+            cp "$WORK/blobs/$1" "$folder/$2" || fault disk-full "$WORK"
+        shift 2
+    done
+    printf 'placed\nfolder=%s\n' "$folder"
+}
+
+cmd_stat() { # FILE
+    [ -f "$1" ] || fault no-file "$1"
+    size_of "$1"
+    printf 'file\nsize=%s\n' "$size"
+}
+
+cmd_hash() { # FILE
+    [ -f "$1" ] || fault no-file "$1"
+    size_of "$1"
+    seen=$(sha256 "$size" <"$1")
+    [ "$seen" != none ] || fault no-sha256 "$WORK"
+    printf 'hash\nsha256=%s\n' "$seen"
+}
+
+cmd_send() { # FILE OFFSET: its bytes from there
+    if [ "$2" -eq 0 ]; then exec cat "$1"; fi
+    exec tail -c "+$(($2 + 1))" "$1"
+}
+
+cmd_clean() { # DAYS: what was not used for so long; a run that goes on is left
+    echo cleaned
+    find "$WORK/blobs" -type f -mtime "+$1" 2>/dev/null | while IFS= read -r file; do
+        rm -f "$file" && echo "removed=${file##*/}"
+    done
+    find "$WORK/runs" -type f -name status -mtime "+$1" 2>/dev/null | while IFS= read -r file; do
+        folder=${file%/status}
+        rm -rf "$folder" && echo "removed=${folder##*/}"
+    done
+}
+
+# --- the lease ---------------------------------------------------------------------------------------------
+# The file lease-N of the highest N is the lease. To take it is to create lease-N+1, which the kernel lets one
+# client do (a hard link), after lease-N was freed, has run out, or is from before a reboot. Whoever writes
+# looks afterwards whether a higher one is there, so that of a late holder and a taker at most one goes on.
+
+lease_last() { # -> last
+    last=
+    for file in "$LEASE"/lease-*; do [ -e "$file" ] && last=$file; done
+}
+
+lease_read() { # FILE -> l_token l_owner l_purpose l_boot l_expires l_taken l_state
+    l_token='' l_owner='' l_purpose='' l_boot='' l_expires=0 l_taken=0 l_state=free
+    { while IFS='=' read -r key value; do
+        case $key in
+        token) l_token=$value ;;
+        owner) l_owner=$value ;;
+        purpose) l_purpose=$value ;;
+        boot) l_boot=$value ;;
+        expires) l_expires=$value ;;
+        taken) l_taken=$value ;;
+        state) l_state=$value ;;
+        esac
+    done <"$1"; } 2>/dev/null
+}
+
+lease_alive() { # of what lease_read read; needs tick and read_boot
+    [ "$l_state" = held ] && [ "$l_boot" = "$boot" ] && [ "$now" -lt "$l_expires" ]
+}
+
+lease_text() { # STATE EXPIRES
+    printf 'token=%s\nowner=%s\npurpose=%s\nboot=%s\nexpires=%s\ntaken=%s\nstate=%s\n' \
+        "$l_token" "$l_owner" "$l_purpose" "$boot" "$2" "$l_taken" "$1"
+}
+
+lease_tell() { # WORD
+    tick
+    printf '%s\nowner=%s\npurpose=%s\nleft=%s\nheld_for=%s\n' \
+        "$1" "$l_owner" "$l_purpose" $((l_expires - now)) $((now - l_taken))
+}
+
+cmd_lease_take() { # TOKEN TTL OWNER PURPOSE
+    mkdir -p "$LEASE" 2>/dev/null
+    chmod 777 "$LEASE" 2>/dev/null
+    [ -w "$LEASE" ] || fault unwritable "$LEASE"
+    read_boot
+    lease_last
+    number=0 before=$last
+    if [ -n "$before" ]; then
+        lease_read "$before"
+        tick
+        if lease_alive; then
+            if [ "$l_token" = "$1" ]; then lease_tell taken; else lease_tell busy; fi
+            return
+        fi
+        number=${before##*-}
+        while [ "${number#0}" != "$number" ]; do number=${number#0}; done
+    fi
+    mine=$LEASE/lease-$(printf '%010d' $((${number:-0} + 1)))
+    tick
+    l_token=$1 l_owner=$3 l_purpose=$4 l_taken=$now
+    lease_text held $((now + $2)) >"$LEASE/.new-$1" || fault disk-full "$LEASE"
+    if ! ln "$LEASE/.new-$1" "$mine" 2>/dev/null; then
+        rm -f "$LEASE/.new-$1"
+        [ -e "$mine" ] || fault no-links "$LEASE"
+        lease_read "$mine"
+        lease_tell busy
+        return
+    fi
+    rm -f "$LEASE/.new-$1"
+    if [ -n "$before" ]; then
+        lease_read "$before"
+        tick
+        if lease_alive; then # its holder was late, and in time
+            rm -f "$mine"
+            lease_tell busy
+            return
+        fi
+    fi
+    lease_last
+    if [ "$last" != "$mine" ]; then
+        rm -f "$mine"
+        lease_read "$last"
+        lease_tell busy
+        return
+    fi
+    if ! reap; then
+        rm -f "$mine"
+        fault leftover "$left"
+    fi
+    for file in "$LEASE"/lease-*; do [ "$file" = "$mine" ] || rm -f "$file"; done
+    lease_read "$mine"
+    lease_tell taken
+}
+
+lease_renew() { # TOKEN TTL -> status 0 while it is ours
+    lease_last
+    [ -n "$last" ] || return 1
+    before=$last
+    lease_read "$before"
+    tick
+    [ "$l_token" = "$1" ] && lease_alive || return 1
+    lease_text held $((now + $2)) >"$LEASE/.new-$1" && mv -f "$LEASE/.new-$1" "$before" || return 1
+    lease_last
+    [ "$last" = "$before" ]
+}
+
+cmd_lease_free() { # TOKEN, or `any` by force
+    read_boot
+    lease_last
+    if [ -n "$last" ]; then
+        lease_read "$last"
+        tick
+        if lease_alive && { [ "$l_token" = "$1" ] || [ "$1" = any ]; }; then
+            lease_text free "$now" >"$LEASE/.new-$1" && mv -f "$LEASE/.new-$1" "$last"
+            lease_tell freed
+            return
+        fi
+    fi
+    echo lost
+}
+
+cmd_lease_status() {
+    read_boot
+    lease_last
+    [ -n "$last" ] && lease_read "$last" && tick && lease_alive && { lease_tell held; return; }
+    echo free
+}
+
+# --- runs --------------------------------------------------------------------------------------------------
+
+marked() { # RUN: processes of a run, also those that left its group
+    grep -l "FACEKILN_RUN=$1" /proc/[0-9]*/environ 2>/dev/null | sed 's,^/proc/,,; s,/environ$,,'
+}
+
+kill_run() { # RUN GROUP -> status 0 when nothing of it lives
+    for signal in TERM KILL KILL; do
+        pids=$(marked "$1")
+        if [ -z "$pids" ] && ! kill -0 "-$2" 2>/dev/null; then return 0; fi
+        kill "-$signal" "-$2" 2>/dev/null
+        # shellcheck disable=SC2086  # a list of numbers
+        [ -z "$pids" ] || kill "-$signal" $pids 2>/dev/null
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            if [ -z "$(marked "$1")" ] && ! kill -0 "-$2" 2>/dev/null; then return 0; fi
+            nap 0.1
+        done
+    done
+    return 1
+}
+
+reap() { # end what runs of earlier leases left -> status 0, or left=RUN
+    for file in "$LEASE"/run-*; do
+        [ -e "$file" ] || continue
+        left=${file##*/run-}
+        { read -r group run_boot <"$file"; } 2>/dev/null
+        if [ "${run_boot:-}" = "$boot" ]; then kill_run "$left" "${group:-0}" || return 1; fi
+        rm -f "$file"
+    done
+}
+
+cmd_start() { # RUN TIMEOUT GRACE POLL OUTPUT_KB MEMORY_KB TOKEN <job: detached; a second call finds the first
+    prepare
+    dir=$WORK/runs/$1
+    mkdir -p "$dir" || fault disk-full "$WORK"
+    cat >"$dir/.job$$" || fault disk-full "$WORK"
+    if [ "$(tail -n 1 "$dir/.job$$")" != "# end" ]; then
+        rm -f "$dir/.job$$"
+        fault short "$1"
+    fi
+    mv -f "$dir/.job$$" "$dir/job.sh"
+    if mkdir "$dir/started" 2>/dev/null; then
+        detach "$SELF" "$WORK" "$LEASE" watch "$@" </dev/null >"$dir/watch.log" 2>&1 &
+    fi
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        [ -e "$dir/pid" ] && break
+        nap 0.05
+    done
+    read_boot
+    printf 'started\nboot=%s\nfolder=%s\n' "$boot" "$dir"
+}
+
+own_session() { have setsid && [ -z "${KILN_NO_SETSID:-}" ]; }
+
+detach() {
+    if own_session; then exec setsid sh "$@"; fi
+    trap '' HUP
+    exec sh "$@"
+}
+
+cmd_watch() { # RUN TIMEOUT GRACE POLL OUTPUT_KB MEMORY_KB TOKEN: not called by the client
+    run=$1 dir=$WORK/runs/$1 memory=$6 token=${7:-}
+    trap '' HUP INT
+    read_boot
+    tick
+    begun=$centi
+    # shellcheck disable=SC3045  # dash and busybox have both
+    ulimit -c 0 2>/dev/null
+    (
+        # shellcheck disable=SC3045
+        [ "$memory" -eq 0 ] || ulimit -v "$memory" || exit 98
+        cd "$dir" || exit 97
+        export FACEKILN_RUN="$run"
+        if own_session; then exec setsid sh "$dir/job.sh"; fi
+        exec sh "$dir/job.sh"
+    ) </dev/null >"$dir/stdout" 2>"$dir/stderr" &
+    child=$!
+    [ -z "$token" ] || echo "$child $boot" >"$LEASE/run-$run"
+    echo "$child $$ $boot" >"$dir/.pid" && mv -f "$dir/.pid" "$dir/pid"
+    guard "$@" &
+    guardian=$!
+    wait "$child"
+    status=$?
+    kill "$guardian" 2>/dev/null
+    wait "$guardian" 2>/dev/null
+    # Neither what the tool put into the background may stay.
+    if kill_run "$run" "$child"; then rm -f "$LEASE/run-$run"; fi
+    reason="done"
+    if [ -e "$dir/why" ]; then read -r reason <"$dir/why"; fi
+    tick
+    size_of "$dir/stdout"
+    printf 'ended\nstatus=%s\nreason=%s\ncenti=%s\nboot=%s\n' "$status" "$reason" $((centi - begun)) "$boot" >"$dir/.status"
+    mv -f "$dir/.status" "$dir/status"
+}
+
+guard() { # ends the run for a reason; only builtins but for its sleep, as it runs beside a measurement
+    tick
+    deadline=$((now + $2)) seen=$now beat='' previous='' turns=0
+    while :; do
+        nap "$4"
+        tick
+        turns=$((turns + 1))
+        { read -r beat <"$dir/beat"; } 2>/dev/null
+        if [ "$beat" != "$previous" ]; then previous=$beat seen=$now; fi
+        why=
+        [ "$now" -lt "$deadline" ] || why=timeout
+        [ $((now - seen)) -lt "$3" ] || why=orphan
+        [ ! -e "$dir/cancel" ] || why=cancelled
+        if [ -n "$token" ]; then
+            lease_last
+            lease_read "$last"
+            lease_alive && [ "$l_token" = "$token" ] || why=lease
+        fi
+        if [ "$5" -gt 0 ] && [ $((turns % 8)) -eq 0 ]; then
+            size_of "$dir/stdout"
+            total=$size
+            size_of "$dir/stderr"
+            [ $(((total + size) / 1024)) -lt "$5" ] || why=output
+        fi
+        [ -n "$why" ] || continue
+        echo "$why" >"$dir/why"
+        kill_run "$run" "$child"
+        return
+    done
+}
+
+cmd_beat() { # RUN or -, COUNTER, TOKEN or -, TTL: the client lives; and the lease is still its own, or `lost`
+    read_boot
+    if [ "$1" != - ] && [ -d "$WORK/runs/$1" ]; then
+        echo "$2" >"$WORK/runs/$1/.beat" && mv -f "$WORK/runs/$1/.beat" "$WORK/runs/$1/beat"
+    fi
+    if [ "$3" = - ] || lease_renew "$3" "$4"; then echo held; else lease_tell lost; fi
+}
+
+emit() { # FILE OFFSET -> offset behind what was printed
+    size_of "$1"
+    offset=$2
+    [ "$size" -gt "$offset" ] || return 0
+    tail -c "+$((offset + 1))" "$1" | head -c $((size - offset)) && offset=$size
+}
+
+cmd_follow() { # RUN OUT ERR POLL: its output from those offsets until it has ended
+    dir=$WORK/runs/$1 out=$2 err=$3
+    read_boot
+    while :; do
+        finished=
+        if [ -e "$dir/status" ] || ! is_watched; then finished=1; fi
+        emit "$dir/stdout" "$out"
+        out=$offset
+        emit "$dir/stderr" "$err" >&2
+        err=$offset
+        [ -z "$finished" ] || return 0
+        nap "$4"
+    done
+}
+
+is_watched() { # the watcher of $dir lives
+    { read -r child watcher run_boot <"$dir/pid"; } 2>/dev/null || return 1
+    [ "$run_boot" = "$boot" ] && kill -0 "$watcher" 2>/dev/null
+}
+
+cmd_state() { # RUN
+    dir=$WORK/runs/$1
+    read_boot
+    if [ -e "$dir/status" ]; then
+        cat "$dir/status"
+    elif [ ! -e "$dir/pid" ]; then
+        echo none
+    elif is_watched; then
+        echo running
+    else
+        nap 0.1
+        if [ -e "$dir/status" ]; then cat "$dir/status"; else printf 'gone\nboot=%s\n' "$run_boot"; fi
+    fi
+    size_of "$dir/stdout"
+    echo "stdout=$size"
+    size_of "$dir/stderr"
+    printf 'stderr=%s\nboot_now=%s\n' "$size" "$boot"
+}
+
+cmd_kill() { # RUN: ends it, and tells when nothing of it lives
+    dir=$WORK/runs/$1
+    [ -d "$dir" ] || { echo none; return; }
+    : >"$dir/cancel"
+    [ -e "$dir/why" ] || echo cancelled >"$dir/why"
+    read_boot
+    if { read -r child watcher run_boot <"$dir/pid"; } 2>/dev/null && [ "$run_boot" = "$boot" ]; then
+        kill_run "$1" "$child" || fault leftover "$1"
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            [ -e "$dir/status" ] && break
+            nap 0.1
+        done
+    fi
+    echo killed
+}
+
+cmd_drop() { # RUN: its folder, when it has ended
+    if [ -e "$WORK/runs/$1/status" ] || [ ! -e "$WORK/runs/$1/pid" ]; then rm -rf "${WORK:?}/runs/$1"; fi
+    echo dropped
+}
+
+# --- facts -------------------------------------------------------------------------------------------------
+
+cmd_facts() {
+    prepare
+    read_boot
+    tick
+    printf 'facts\nmachine=%s\nkernel=%s\nclock=%s\nuptime=%s\nboot=%s\n' \
+        "$(uname -m)" "$(uname -r)" "$(date +%s)" "$now" "$boot"
+    df -Pk "$WORK" | awk 'END {print "free_kb=" $4}'
+    { read -r load _ </proc/loadavg && echo "load=$load"; } 2>/dev/null
+    grep -c '^processor' /proc/cpuinfo 2>/dev/null | sed 's/^/cores=/'
+    sed -n 's/^MemAvailable: *\([0-9]*\) kB/memory_kb=\1/p' /proc/meminfo 2>/dev/null
+    for tool in sha256sum busybox openssl python3 setsid; do have "$tool" && echo "has_$tool=1"; done
+    return 0
+}
+
+case $COMMAND in
+has | begin | receive | place | stat | hash | send | clean | lease_take | lease_free | lease_status | start | watch | \
+    beat | follow | state | kill | drop | facts) "cmd_$COMMAND" "$@" ;;
+*) fault usage "$COMMAND" ;;
+esac
