@@ -52,7 +52,7 @@ class EvaluationTargets:
 
     def tables(self) -> str:
         """Return a regular expression for names of accuracy tables, unknown ones too, which are then told."""
-        return r"(?!latency)[a-z][a-z0-9_]*"
+        return r"(?!latency|sophon\.)[a-z][a-z0-9_]*"
 
     def title_of(self, table: str) -> str:
         """Return a table's title.

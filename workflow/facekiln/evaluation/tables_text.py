@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from facekiln.artifact import write_text
@@ -104,11 +104,16 @@ def to_markdown(tables: Sequence[Table], title: str = "Accuracy") -> str:
     parts = [f"# {title}"]
     for table in tables:
         header, rows, notes = _cells(table)
-        numeric = {*table.figures}
-        lines = [_line(header), _line(["---:" if name in numeric else "---" for name in header])]
-        lines += [_line(cells) for cells in rows]
-        parts += ["\n".join(lines), *_feet(table, notes)]
+        parts += [markdown_table(header, rows, table.figures), *_feet(table, notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Collection[str] = ()
+) -> str:
+    """Return a table of Markdown; columns named in `numeric` are set right."""
+    lines = [_line(header), _line(["---:" if name in numeric else "---" for name in header])]
+    return "\n".join(lines + [_line(cells) for cells in rows])
 
 
 def _line(cells: Sequence[str]) -> str:
