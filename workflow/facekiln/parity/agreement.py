@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from facekiln.vision.detect import Faces
+from facekiln.config import Model
+from facekiln.vision.detect import Faces, faces_from_outputs
 from facekiln.vision.nms import best_pairs
 
 # A face is lost or invented only if its score crosses the threshold by more than this; rounding alone would
@@ -63,3 +66,17 @@ def agreement(pairs: list[tuple[Faces, Faces]], threshold: float, iou: float = 0
         invented=(children - confirmed) / children if children else 0.0,
         mean_iou=float(np.mean(ious)) if ious else 1.0,
     )
+
+
+def faces_near_threshold(
+    outputs: Mapping[str, NDArray[np.float32]], model: Model, size: tuple[int, int]
+) -> Faces:
+    """Return the faces from a little under the model's threshold on, as `agreement` wants them.
+
+    Args:
+        outputs: raw, by name, float32 [1, N, values].
+        model: whose priors and thresholds.
+        size: (height, width) of the input, pixels.
+    """
+    lower = replace(model.decode, score_threshold=max(0.0, model.decode.score_threshold - SCORE_MARGIN))
+    return faces_from_outputs(outputs, model, size, lower)

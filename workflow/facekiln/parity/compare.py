@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ from facekiln.artifact import sha256_of
 from facekiln.config import Config, Crop, Model
 from facekiln.data.calibration_pool import drawn_sample, fit_sample
 from facekiln.data.pictures import PROCEDURAL, pictures
-from facekiln.parity.agreement import SCORE_MARGIN, agreement
+from facekiln.parity.agreement import agreement, faces_near_threshold
 from facekiln.parity.divergence import first_divergence
 from facekiln.parity.executors import Arrays, Picture, Stage, open_stage
 from facekiln.parity.gates import Gate, judge_faces, judge_outputs, stops
 from facekiln.parity.measure import Measure, measure, worst
 from facekiln.progress import log, progress_bar
-from facekiln.vision.detect import Faces, faces_from_outputs
 from facekiln.vision.preprocess import fit
 
 
@@ -136,8 +135,9 @@ def _add_reader(
     report["outputs"][child.name] = {name: value.as_dict() for name, value in figures.items()}
     gates: list[Gate] = judge_outputs(figures, limits, child.name)
     if model.priors:
+        size = model.size(label)
         pairs = [
-            (_faces(a, model, label), _faces(b, model, label))
+            (faces_near_threshold(a, model, size), faces_near_threshold(b, model, size))
             for a, b in zip(references, outputs, strict=True)
         ]
         faces = agreement(pairs, model.decode.score_threshold)
@@ -164,9 +164,3 @@ def _measure(name: str, a: Arrays, b: Arrays) -> Measure:
             hint="rebuild both from the same checkpoint and size",
         )
     return measure(a[name], b[name])
-
-
-def _faces(outputs: Arrays, model: Model, label: str) -> Faces:
-    """Return the faces from a little under the model's threshold on, for `agreement`."""
-    lower = replace(model.decode, score_threshold=max(0.0, model.decode.score_threshold - SCORE_MARGIN))
-    return faces_from_outputs(outputs, model, model.size(label), lower)

@@ -1,4 +1,7 @@
-"""Whether a quantised file still sees, beside its fp32 file: one that finds nothing is not written."""
+"""Whether a quantised file sees what its fp32 file does: one that loses or invents faces is not written.
+
+Counts do not tell: 141 faces for 95 may hold all 95, or few of them. So faces are matched as for parity.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from numpy.typing import NDArray
 
 from facekiln.config import Model
 from facekiln.errors import GateError
+from facekiln.parity.agreement import agreement, faces_near_threshold
 from facekiln.parity.measure import measure
 from facekiln.progress import log, progress_bar
-from facekiln.vision.detect import faces_from_outputs
+from facekiln.vision.detect import Faces
 
 Tensor = NDArray[np.float32]
 Run = Callable[[Tensor], Mapping[str, Tensor]]
@@ -21,15 +25,17 @@ Run = Callable[[Tensor], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class SightLimits:
-    """When a quantised file is refused: too few of the fp32 file's faces, or a cosine that is too low.
+    """When a quantised file is refused.
 
     Attributes:
-        least_faces: share of the fp32 file's faces.
+        least_faces: share of the fp32 file's faces that it has to find.
+        most_invented: share of its own faces that the fp32 file may lack.
         least_cosine: of each output, for models that find no faces.
         pictures: how many of the calibration set are looked at.
     """
 
     least_faces: float
+    most_invented: float
     least_cosine: float
     pictures: int
 
@@ -37,7 +43,7 @@ class SightLimits:
 def measure_sight(
     real: Run, quantised: Run, feeds: Sequence[Tensor], model: Model, size: tuple[int, int]
 ) -> dict[str, Any]:
-    """Run both files and return how many faces each finds, and the least cosines.
+    """Run both files and return how their faces agree, and the least cosines.
 
     Args:
         real: runs the fp32 file: an input [1, 3, H, W] to the model's outputs by name.
@@ -47,36 +53,43 @@ def measure_sight(
         size: (height, width) of the input, pixels.
 
     Returns:
-        {"pictures", "faces": [fp32, quantised] or None, "cosine": {output: least over the pictures}}.
+        {"pictures", "faces": of `parity.agreement.Agreement` or None, "cosine": {output: least over the
+        pictures}}.
     """
-    faces = [0, 0]
+    pairs: list[tuple[Faces, Faces]] = []
     cosines: dict[str, float] = {}
     with progress_bar(len(feeds), "gate", "picture") as bar:
         for feed in feeds:
-            both = dict(real(feed)), dict(quantised(feed))
-            for name, value in both[0].items():
-                cosines[name] = min(cosines.get(name, 1.0), measure(value, both[1][name]).cosine)
+            parent, child = dict(real(feed)), dict(quantised(feed))
+            for name, value in parent.items():
+                cosines[name] = min(cosines.get(name, 1.0), measure(value, child[name]).cosine)
             if model.priors:
-                for place, outputs in enumerate(both):
-                    faces[place] += len(faces_from_outputs(outputs, model, size))
+                pairs.append(
+                    (faces_near_threshold(parent, model, size), faces_near_threshold(child, model, size))
+                )
             bar.update(1)
     told = {name: round(value, 6) for name, value in cosines.items()}
-    return {"pictures": len(feeds), "faces": faces if model.priors else None, "cosine": told}
+    faces = None
+    if model.priors:
+        found = agreement(pairs, model.decode.score_threshold).as_dict()
+        faces = {name: round(value, 4) for name, value in found.items()}
+    return {"pictures": len(feeds), "faces": faces, "cosine": told}
 
 
 def judge_sight(figures: Mapping[str, Any], limits: SightLimits, what: str, hint: str) -> None:
-    """Refuse a file that finds too few of the fp32 file's faces, or whose outputs are too unlike.
+    """Refuse a file that loses or invents too many faces, or whose outputs are too unlike.
 
     Args:
         figures: of `measure_sight`.
-        limits: the least of each.
+        limits: of each.
         what: the file, for the message.
         hint: what helps in this vendor's settings.
 
     Raises:
         GateError: it is refused.
     """
-    if figures["faces"] is None:
+    faces = figures["faces"]
+    if faces is None:
         name, value = min(figures["cosine"].items(), key=lambda item: item[1])
         if not value >= limits.least_cosine:
             raise GateError(
@@ -87,24 +100,38 @@ def judge_sight(figures: Mapping[str, Any], limits: SightLimits, what: str, hint
                 hint=hint,
             )
         return
-    real, found = figures["faces"]
-    if not real:
-        log.warning(
-            "%s: the fp32 file finds no face on the calibration pictures, so the gate proves nothing", what
-        )
-    elif found < limits.least_faces * real or not found:
+    if faces["parent"] and (faces["found"] < limits.least_faces or not faces["child"]):
         raise GateError(
             "the quantised file has gone blind on its own calibration pictures",
             file=what,
-            value=f"{found} of {real} faces",
-            limit=f"{limits.least_faces:g} of them",
+            where="gate.least_faces",
+            value=f"{faces['found']:.0%} of {faces['parent']} faces",
+            limit=f"{limits.least_faces:.0%}",
             hint=hint,
+        )
+    if faces["invented"] > limits.most_invented:
+        raise GateError(
+            "the quantised file sees faces where the fp32 file sees none",
+            file=what,
+            where="gate.most_invented",
+            value=f"{faces['invented']:.0%} of {faces['child']} faces",
+            limit=f"{limits.most_invented:.0%}",
+            hint=hint,
+        )
+    if not faces["parent"]:
+        log.warning(
+            "%s: the fp32 file finds no face on the calibration pictures, so the gate proves nothing", what
         )
 
 
 def told_sight(figures: Mapping[str, Any]) -> str:
     """Return the figures for a person, in a line."""
     seen = figures["faces"]
-    faces = f"{seen[1]} of the fp32 file's {seen[0]} faces; " if seen else ""
+    faces = (
+        f"{seen['found']:.1%} of the fp32 file's {seen['parent']} faces, {seen['invented']:.1%} of"
+        f" {seen['child']} invented; "
+        if seen
+        else ""
+    )
     cosines = ", ".join(f"{name} {value:.5f}" for name, value in figures["cosine"].items())
     return f"{faces}on {figures['pictures']} calibration pictures; cosine {cosines}"

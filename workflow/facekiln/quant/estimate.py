@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,13 @@ import onnx
 from numpy.typing import NDArray
 
 from facekiln.config import Model
-from facekiln.parity.agreement import SCORE_MARGIN, agreement
+from facekiln.parity.agreement import agreement, faces_near_threshold
 from facekiln.parity.measure import measure
 from facekiln.progress import progress_bar
 from facekiln.quant.qdq import SCHEMES, build_qdq
 from facekiln.quant.ranges import Ranges
 from facekiln.quant.run import Arrays, Session
 from facekiln.quant.thresholds import METHODS
-from facekiln.vision.detect import Faces, faces_from_outputs
 from facekiln.vision.landmarks import Square, landmarks_from_outputs
 
 
@@ -56,12 +55,6 @@ class Closeness:
         }
 
 
-def faces_near_threshold(outputs: Arrays, model: Model, label: str) -> Faces:
-    """Return faces from a little under the model's threshold on, as `agreement` wants them."""
-    lower = replace(model.decode, score_threshold=max(0.0, model.decode.score_threshold - SCORE_MARGIN))
-    return faces_from_outputs(outputs, model, model.size(label), lower)
-
-
 def closeness(parents: Sequence[Arrays], children: Sequence[Arrays], model: Model, label: str) -> Closeness:
     """Compare outputs picture by picture.
 
@@ -77,8 +70,9 @@ def closeness(parents: Sequence[Arrays], children: Sequence[Arrays], model: Mode
     }
     faces: Mapping[str, float] = {}
     if model.priors:
+        size = model.size(label)
         pairs = [
-            (faces_near_threshold(a, model, label), faces_near_threshold(b, model, label))
+            (faces_near_threshold(a, model, size), faces_near_threshold(b, model, size))
             for a, b in zip(parents, children, strict=True)
         ]
         faces = agreement(pairs, model.decode.score_threshold).as_dict()

@@ -22,7 +22,6 @@ from facekiln.cli import main
 from facekiln.config import Config, Input, Model, load_config
 from facekiln.errors import GateError, KilnError
 from facekiln.parity.executors import open_stage
-from facekiln.parity.sight import SightLimits, judge_sight
 from facekiln.provenance import read_record
 from facekiln.quant.ranges import measure_ranges, write_ranges
 from facekiln.quant.run import pictures_in_memory
@@ -251,26 +250,6 @@ def test_commands_on_files(fp32: Path, int8: tuple[Path, Built], capsys: pytest.
     assert main(["ncnn", "halve", str(fp32), "--output", str(half)]) == 0
     assert describe(half)["storage"] == "fp16"
     assert main(["ncnn", "inspect", str(fp32.with_name("none.param"))]) == 1
-
-
-@pytest.mark.parametrize(
-    ("figures", "told"),
-    [
-        ({"faces": [10, 0], "cosine": {}}, "gone blind"),
-        ({"faces": [10, 4], "cosine": {}}, "gone blind"),
-        ({"faces": None, "cosine": {"a": 0.99, "b": 0.2}}, "output 'b'"),
-        ({"faces": None, "cosine": {"b": float("nan")}}, "output 'b'"),
-    ],
-)
-def test_a_blind_file_is_refused(figures: dict[str, object], told: str) -> None:
-    with pytest.raises(GateError, match=told):
-        judge_sight(figures, SightLimits(0.5, 0.9, 8), "x.param", "hint")
-
-
-def test_one_face_that_is_lost_is_blindness_whatever_the_share() -> None:
-    with pytest.raises(GateError):
-        judge_sight({"faces": [1, 0], "cosine": {}}, SightLimits(0.0, 0.9, 8), "x.param", "hint")
-    judge_sight({"faces": [2, 1], "cosine": {}}, SightLimits(0.5, 0.9, 8), "x.param", "hint")
 
 
 @pytest.mark.published

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +15,17 @@ from facekiln.errors import KilnError
 
 
 def test_the_tools_form() -> None:
-    # printf("%s %f %d\n"): six decimals.
+    # printf("%s %f %d\n") has six decimals; what has more in float32 keeps them.
     assert (
-        table_text({"input": Quant(0.0078125, 127), "y": Quant(1e-7, 0)})
-        == "input 0.007812 127\ny 0.000000 0\n"
+        table_text({"input": Quant(0.0078125, 127), "x": Quant(0.25, 1), "y": Quant(1e-7, 0)})
+        == "input 0.0078125 127\nx 0.250000 1\ny 0.0000001 0\n"
     )
+    assert table_text({"z": Quant(0.007812, 0)}) == "z 0.007812 0\n"
+
+
+@given(st.floats(0, 1e6, width=32))
+def test_no_digit_of_a_scale_is_lost(scale: float) -> None:
+    assert float(np.float32(float(table_text({"a": Quant(scale, 0)}).split()[1]))) == scale
 
 
 def test_there_and_back(tmp_path: Path) -> None:

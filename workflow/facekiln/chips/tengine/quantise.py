@@ -26,6 +26,7 @@ from facekiln.chips.tengine.format import (
     constant,
 )
 from facekiln.chips.tengine.ops import OP_IDS, op_name
+from facekiln.chips.tengine.scales import asymmetric
 from facekiln.chips.tengine.validate import node_label, validate
 from facekiln.errors import KilnError
 from facekiln.progress import log
@@ -33,6 +34,7 @@ from facekiln.progress import log
 _WEIGHTED = ("Convolution", "FullyConnected", "Deconvolution")
 # These copy codes as they are.
 _COPYING = ("Reshape", "Flatten")
+_AVERAGE = 1
 _PASSING = ("Flatten", "Reshape", "Squeeze", "Clip")
 _F = np.float32
 _INT32 = 2**31 - 1
@@ -98,7 +100,8 @@ def settle(graph: TmGraph, scales: Mapping[str, Quant], dtype: int) -> dict[str,
     """Undo what the tools leave to chance, after scales were handed back; the kernels are those of 1.5.
 
     Reshape and Flatten copy codes, so their output has the record of their input even where the input has
-    other readers. An int8 Concat turns values below -127 codes into +127, so its scale covers its operands'.
+    other readers. An int8 Concat turns values below -127 codes into +127, so its scale covers its operands';
+    a uint8 average turns values below its smallest code into the largest, so it covers what its input can be.
     """
     result = dict(scales)
 
@@ -112,11 +115,21 @@ def settle(graph: TmGraph, scales: Mapping[str, Quant], dtype: int) -> dict[str,
         if name == "Concat" and dtype == INT8:
             parts = [of(place, result) for place in node.inputs if graph.tensors[place].kind != CONST]
             result[output] = max([result[output], *parts], key=lambda item: item.scale)
+        elif name == "Pooling" and node.params["method"] == _AVERAGE and dtype == UINT8:
+            result[output] = _covering(of(node.inputs[0], result), result[output])
         elif name in _COPYING or (
             _passes(node, slices=True) and of(node.inputs[0], scales) == scales[output]
         ):
             result[output] = of(node.inputs[0], result)
     return result
+
+
+def _covering(entry: Quant, own: Quant) -> Quant:
+    """Return a uint8 record that reaches as low as an input's, and as high as its own."""
+    low, high = -entry.zero_point * entry.scale, (255 - own.zero_point) * own.scale
+    if own.scale == 0 or low >= -own.zero_point * own.scale:
+        return own
+    return asymmetric(_F(low), _F(high), "exact")
 
 
 def _weights_uint8(name: str, values: NDArray[np.float32]) -> Tensor:

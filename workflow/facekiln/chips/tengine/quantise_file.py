@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from facekiln.artifact import read_json, write_bytes
 from facekiln.chips.tengine.build_file import Built, checked, facts_of, written
-from facekiln.chips.tengine.format import FP32, INT8, UINT8, TmGraph
+from facekiln.chips.tengine.equalise import equalise
+from facekiln.chips.tengine.format import FP32, INT8, UINT8, Quant, TmGraph
 from facekiln.chips.tengine.quantise import quantise
 from facekiln.chips.tengine.ranges import activations, measure_ranges
 from facekiln.chips.tengine.reader import read_tmfile
-from facekiln.chips.tengine.scale_table import read_table, write_table
-from facekiln.chips.tengine.scales import ALGORITHMS, scales_of
+from facekiln.chips.tengine.scale_table import read_table, table_text
+from facekiln.chips.tengine.scales import ALGORITHMS, HISTOGRAMS, scales_of
 from facekiln.chips.tengine.settings import TengineSettings
 from facekiln.chips.tengine.simulate import Simulation
 from facekiln.chips.tengine.writer import tmfile_bytes
@@ -31,7 +32,9 @@ from facekiln.provenance import read_record, tool_versions, write_record
 from facekiln.vision.image import read_image
 from facekiln.vision.preprocess import to_tensor
 
-_HINT = "quantise.algorithm minmax, or many more calibration pictures; KL on few pictures does this"
+_HINT = (
+    "quantise.algorithm mse, equalise true, or many more calibration pictures; KL on few pictures does this"
+)
 
 LIST, FACTS = "list.txt", "calibration.json"
 DTYPES = {"uint8": UINT8, "int8": INT8}
@@ -111,26 +114,16 @@ def quantise_file(
     record = read_record(source)
     names = dict(record.facts.get("outputs", {})) if record else {}
     paths = calibration_pictures(calibration.folder, model, label)
-    scales = None
-    if settings.tools.mode == "builtin":
-        if calibration.table:
-            scales = read_table(calibration.table, activations(graph))
-        else:
-            kl = settings.quantise.algorithm == "kl"
-            ranges = measure_ranges(graph, lambda: _feeds(paths, model, label), len(paths), histograms=kl)
-            scales = scales_of(
-                graph,
-                ranges,
-                DTYPES[precision],
-                algorithm=settings.quantise.algorithm,
-                style=settings.quantise.style,
-            )
+    evened, pairs = equalise(graph) if _equalised(calibration, settings) else (graph, 0)
+    scales = _scales(evened, paths, DTYPES[precision], calibration, model, label, settings)
+    if settings.tools.mode == "builtin" and scales is not None:
         try:
-            data = tmfile_bytes(quantise(graph, scales, DTYPES[precision], style=settings.quantise.style))
+            data = tmfile_bytes(quantise(evened, scales, DTYPES[precision], style=settings.quantise.style))
         except KilnError as error:
             raise KilnError(str(error), file=source) from error
     else:
-        data, text = _by_quant_tool(source, precision, calibration, paths, model, label, settings)
+        asked = Asked(precision, tmfile_bytes(evened), table_text(scales).encode() if scales else None)
+        data, text = _by_quant_tool(asked, paths, model, label, settings)
     result, warnings = checked(data, output)
     if result.precision != precision:
         raise KilnError(
@@ -142,10 +135,7 @@ def quantise_file(
     write_bytes(output, data)
     outputs = [output]
     if table_out is not None:
-        if scales is not None:
-            write_table(table_out, scales)
-        else:
-            write_bytes(table_out, text)
+        write_bytes(table_out, table_text(scales).encode() if scales else text)
         outputs.append(table_out)
     write_record(
         outputs,
@@ -156,6 +146,7 @@ def quantise_file(
             "precision": precision,
             "algorithm": "table" if calibration.table else settings.quantise.algorithm,
             "style": settings.quantise.style,
+            "equalise": pairs > 0,
             "mode": settings.tools.mode,
             "pictures": len(paths),
         },
@@ -163,6 +154,7 @@ def quantise_file(
         facts={
             "outputs": names,
             **facts_of(result),
+            "equalised_pairs": pairs,
             "gate": figures,
             "warnings": [item.sentence() for item in warnings],
         },
@@ -170,34 +162,70 @@ def quantise_file(
     return Built(result, len(data), [], warnings, figures)
 
 
-def _by_quant_tool(
-    source: Path,
-    precision: str,
-    calibration: Calibration,
+def _equalised(calibration: Calibration, settings: TengineSettings) -> bool:
+    """Whether weights are evened out first; a table's scales are of a network that was, or was not.
+
+    Ours says which in its record; a table of quant_tool's has none.
+    """
+    if calibration.table is None:
+        return settings.quantise.equalise and settings.quantise.style == "exact"
+    record = read_record(calibration.table)
+    return bool(record and record.settings.get("equalise"))
+
+
+def _scales(
+    graph: TmGraph,
     paths: list[Path],
+    dtype: int,
+    calibration: Calibration,
     model: Model,
     label: str,
     settings: TengineSettings,
+) -> dict[str, Quant] | None:
+    """Return the scales to quantise with; None where the user's tool is to measure them itself."""
+    algorithm = settings.quantise.algorithm
+    if calibration.table:
+        return read_table(calibration.table, activations(graph))
+    if settings.tools.mode != "builtin" and ALGORITHMS[algorithm] is not None:
+        return None
+    ranges = measure_ranges(
+        graph, lambda: _feeds(paths, model, label), len(paths), histograms=HISTOGRAMS.get(algorithm)
+    )
+    return scales_of(graph, ranges, dtype, algorithm=algorithm, style=settings.quantise.style)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What quant_tool is given: the precision, the fp32 file, and a scale table if it is not to measure."""
+
+    precision: str
+    tmfile: bytes
+    table: bytes | None
+
+
+def _by_quant_tool(
+    asked: Asked, paths: list[Path], model: Model, label: str, settings: TengineSettings
 ) -> tuple[bytes, bytes]:
     """Return what quant_tool makes, and its scale table."""
-    command = settings.tools.quant_uint8 if precision == "uint8" else settings.tools.quant_int8
+    command = settings.tools.quant_uint8 if asked.precision == "uint8" else settings.tools.quant_int8
     height, width = model.size(label)
     with tempfile.TemporaryDirectory(prefix="facekiln-tengine-") as name:
         folder = Path(name)
         (folder / "images").mkdir()
         for number, path in enumerate(paths):
             shutil.copyfile(path, folder / "images" / f"{number:05d}{path.suffix}")
-        shutil.copyfile(source, folder / "in.tmfile")
+        (folder / "in.tmfile").write_bytes(asked.tmfile)
         arguments = ["-m", "in.tmfile", "-i", "images", "-o", "out.tmfile"]
-        arguments += ["-a", str(ALGORITHMS[settings.quantise.algorithm]), "-g", f"3,{height},{width}"]
+        number = ALGORITHMS[settings.quantise.algorithm] or 0
+        arguments += ["-a", str(number), "-g", f"3,{height},{width}"]
         # Mean and scale are in the order after the swap, as the model declares them.
         arguments += ["-w", ",".join(f"{value:.9g}" for value in model.input.mean)]
         arguments += ["-s", ",".join(f"{value:.9g}" for value in model.input.scale)]
         arguments += ["-b", str(int(model.input.colour == "rgb"))]
-        if calibration.table:
-            shutil.copyfile(calibration.table, folder / "given.scale")
+        if asked.table is not None:
+            (folder / "given.scale").write_bytes(asked.table)
             arguments += ["-f", "given.scale"]
-        printed = run_tool(settings.tools, command, arguments, folder, key=f"tools.quant_{precision}")
+        printed = run_tool(settings.tools, command, arguments, folder, key=f"tools.quant_{asked.precision}")
         log.info("%s", printed.strip().splitlines()[-1] if printed.strip() else "quant_tool said nothing")
         tables = sorted(folder.glob("table_*.scale")) or sorted(folder.glob("given.scale"))
         return written(folder / "out.tmfile", printed, "quant_tool"), tables[

@@ -1,6 +1,7 @@
-"""What the activations of an fp32 file reach on calibration pictures: extremes, and histograms for KL.
+"""What the activations of an fp32 file reach on calibration pictures: extremes, and histograms.
 
 The passes are those of Tengine's quant tools: extremes over all pictures first, then histograms of 2048 bins.
+Their KL counts in bins of its own making; `facekiln.quant.thresholds` has ours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from facekiln.chips.tengine.format import INPUT, VAR, TmGraph
 from facekiln.chips.tengine.simulate import Simulation
 from facekiln.errors import KilnError
 from facekiln.progress import progress_bar
+from facekiln.quant import thresholds
 
 BINS = 2048
 Feed = NDArray[np.float32]
@@ -27,8 +29,9 @@ class Range:
     Attributes:
         low, high: extremes over all pictures, float32.
         elements: how many values it has in one picture.
-        signed: histogram of x between the extremes, for uint8; zeros are not counted.
-        absolute: histogram of |x|, for int8; zeros are not counted.
+        signed: the tools' histogram of x between the extremes, for uint8; zeros are not counted.
+        absolute: theirs of |x|, for int8; zeros are not counted.
+        magnitudes: ours of |x|, see `facekiln.quant.thresholds`.
     """
 
     low: np.float32
@@ -36,6 +39,7 @@ class Range:
     elements: int
     signed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     absolute: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    magnitudes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(thresholds.BINS, np.int64))
 
     @property
     def largest(self) -> np.float32:
@@ -46,6 +50,10 @@ class Range:
 def activations(graph: TmGraph) -> list[str]:
     """Return the names of what is quantised by range, in the file's order."""
     return [tensor.name or "" for tensor in graph.tensors if tensor.kind in (VAR, INPUT)]
+
+
+def _count_ours(found: Range, values: Feed) -> None:
+    found.magnitudes += thresholds.folded(thresholds.signed_counts(values, float(found.largest)))
 
 
 def _count(found: Range, values: Feed) -> None:
@@ -62,7 +70,7 @@ def _count(found: Range, values: Feed) -> None:
 
 
 def measure_ranges(
-    graph: TmGraph, pictures: Callable[[], Iterable[Feed]], count: int, *, histograms: bool
+    graph: TmGraph, pictures: Callable[[], Iterable[Feed]], count: int, *, histograms: str | None = None
 ) -> dict[str, Range]:
     """Run a file on pictures and return the range of every activation by name.
 
@@ -70,7 +78,7 @@ def measure_ranges(
         graph: an fp32 file.
         pictures: gives the network's inputs, float32 [1, C, H, W], anew at each call.
         count: how many it gives, for the bar.
-        histograms: whether a second pass counts values, which KL needs.
+        histograms: whether a second pass counts values: None, "tool" (for the tools' KL) or "ours".
 
     Raises:
         KilnError: there is no picture, an activation is not finite, or the file cannot be simulated.
@@ -93,7 +101,7 @@ def measure_ranges(
             raise KilnError("no calibration picture", hint="make a set: facekiln calibration make")
         for feed in pictures() if histograms else ():
             for name, values in _all(simulation, feed).items():
-                _count(found[name], values.ravel())
+                (_count if histograms == "tool" else _count_ours)(found[name], values.ravel())
             bar.update(1)
     return found
 

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from facekiln.chips.tengine.canvas import Canvas, Shape
-from facekiln.chips.tengine.format import CONST, INT8, UINT8, TmGraph
+from facekiln.chips.tengine.format import CONST, INT8, UINT8, Node, TmGraph
 from facekiln.chips.tengine.ops import OP_IDS, op_name
 from facekiln.chips.tengine.rebuild_ops import REBUILDERS
 from facekiln.chips.tengine.validate import node_label
@@ -36,6 +36,32 @@ def _rounded(canvas: Canvas, graph: TmGraph, tensor: int, real: str) -> str:
     scale, zero = canvas.constant(np.float32(quant.scale)), canvas.constant(kind(quant.zero_point))
     codes = canvas.call("QuantizeLinear", [real, scale, zero])
     return canvas.call("DequantizeLinear", [codes, scale, zero])
+
+
+def _wrapped(canvas: Canvas, graph: TmGraph, tensor: int, real: str) -> str:
+    """A uint8 Pooling does not clip at 0: what lies below the smallest code comes out 256 codes higher."""
+    quant = graph.tensors[tensor].quant[0]
+    edge = np.float32(-(quant.zero_point + 0.5) * quant.scale)
+    below = canvas.call("LessOrEqual", [real, canvas.constant(edge)])
+    higher = canvas.call("Add", [real, canvas.constant(np.float32(256 * quant.scale))])
+    return canvas.call("Where", [below, higher, real])
+
+
+def _flip(canvas: Canvas, graph: TmGraph, node: Node) -> dict[int, str]:
+    """An int8 Concat turns what lies below -127 codes of its result into +127 codes.
+
+    Its operands are replaced for it alone; returns their own names, to be set back.
+    """
+    limit = graph.tensors[node.outputs[0]].quant[0].scale
+    own = {}
+    for tensor in dict.fromkeys(node.inputs) if len(node.inputs) > 1 else ():
+        if not (records := graph.tensors[tensor].quant) or records[0].scale <= limit:
+            continue
+        own[tensor] = real = canvas.name(tensor)
+        below = canvas.call("LessOrEqual", [real, canvas.constant(np.float32(-127.5 * limit))])
+        flipped = canvas.call("Where", [below, canvas.constant(np.float32(127 * limit)), real])
+        canvas.set(tensor, flipped, canvas.shape(tensor))
+    return own
 
 
 def _copied(canvas: Canvas, graph: TmGraph, source: int, tensor: int, real: str) -> str:
@@ -94,14 +120,20 @@ def to_onnx(
             raise KilnError(
                 "reads a tensor before it is made", where=where, value=graph.tensors[missing[0]].name
             )
+        flips = quantised and graph.dtype == INT8 and node.op == OP_IDS["Concat"]
+        own = _flip(canvas, graph, node) if flips else {}
         try:
             results = REBUILDERS[op_name(node.op)](canvas, node)
         except (ValueError, IndexError, KeyError, ZeroDivisionError) as error:
             raise KilnError(f"does not fit its inputs: {error}", where=where) from error
+        for tensor, name in own.items():
+            canvas.set(tensor, name, canvas.shape(tensor))
         for tensor, (real, shape) in zip(node.outputs, results, strict=True):
             if quantised and op_name(node.op) in ("Reshape", "Flatten"):
                 real = _copied(canvas, graph, node.inputs[0], tensor, real)
             elif quantised:
+                if graph.dtype == UINT8 and node.op == OP_IDS["Pooling"]:
+                    real = _wrapped(canvas, graph, tensor, real)
                 real = _rounded(canvas, graph, tensor, real)
             canvas.set(tensor, real, shape)
             named[graph.tensors[tensor].name or f"tensor {tensor}"] = canvas.name(tensor)

@@ -6,20 +6,28 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from facekiln.artifact import write_text
 from facekiln.chips.tengine.format import Quant
 from facekiln.errors import KilnError
 
 
 def table_text(scales: Mapping[str, Quant]) -> str:
-    """Return a table; the tools' form has six decimals, in which a scale below 5e-7 becomes 0.
+    """Return a table; six decimals as the tools print, and more where float32 would not survive in these.
+
+    The tools read it with atof, so that they take the further digits too.
 
     Raises:
         KilnError: a name holds white space, at which the tools split.
     """
     for name in scales:
         _check_name(name)
-    return "".join(f"{name} {item.scale:f} {item.zero_point}\n" for name, item in scales.items())
+    return "".join(f"{name} {_decimals(item.scale)} {item.zero_point}\n" for name, item in scales.items())
+
+
+def _decimals(scale: float) -> str:
+    return np.format_float_positional(np.float32(scale), unique=True, min_digits=6)
 
 
 def _check_name(name: str) -> None:

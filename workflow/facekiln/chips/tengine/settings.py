@@ -37,10 +37,11 @@ class ToolSettings:
 
 @dataclass(frozen=True)
 class QuantiseSettings:
-    """How files are quantised, see `facekiln.chips.tengine.scales`."""
+    """How files are quantised, see `facekiln.chips.tengine.scales` and `equalise`."""
 
     algorithm: str
     style: str
+    equalise: bool
 
 
 @dataclass(frozen=True)

@@ -281,6 +281,14 @@ def _records_that_differ(graph: TmGraph, node: Node, where: str) -> Iterator[Fin
     (last,), first = records[-1], [record[0] for record in records[:-1]]
     if name in ("Reshape", "Flatten") and first[0] != last:
         yield _warning("TM-COPY", where, "copies codes, but its output has another scale or zero point")
+    if name == "Pooling" and graph.dtype == UINT8:
+        reach = [-item.zero_point * item.scale for item in (first[0], last)]
+        if reach[0] < reach[1] - 0.5 * last.scale:
+            yield _warning(
+                "TM-UINT8-POOL",
+                where,
+                "its input reaches below its smallest code, where codes wrap around to 255",
+            )
     if name == "Concat" and graph.dtype == INT8 and max(item.scale for item in first) > last.scale * 1.001:
         yield _warning(
             "TM-INT8-CONCAT", where, "an operand reaches below the result's range, where signs flip"
