@@ -3,6 +3,8 @@
 from facekiln.chips.sophon.targets import SophonTargets
 
 SOPHON = or_stop(SophonTargets, KILN)
+# Made before the rules that run its tools; what changes it changes their `tool`, its date is no reason to run again.
+SOPHON_READY = ancient(or_stop(SOPHON.stamp))
 # Everything that a .bmodel's name says; `cores` is empty or `_2core`.
 SOPHON_STEM = r"results/sophon/{chip,[a-z0-9]+}/{model}_{size}_{precision,[a-z]+\d+}_{batch,\d+}b{cores,|_\d+core}"
 
@@ -28,7 +30,7 @@ rule transform_sophon:
     params:
         code=fingerprint("facekiln.chips.sophon.transform"),
         declared=declared("input", "outputs", "sizes"),
-        tool=SOPHON_TOOLS,
+        tool=or_stop(SOPHON.identity),
     shell:
         "facekiln --log {log} sophon transform {input.onnx} --model {wildcards.model} --size {wildcards.size}"
         " --batch {wildcards.batch} --calibration $(dirname {input.calibration:q}) --output $(dirname {output.top:q})"
@@ -51,7 +53,7 @@ rule compile_sophon:
         mem_mb=1000,
     params:
         code=fingerprint("facekiln.chips.sophon.compile_file"),
-        tool=SOPHON_TOOLS,
+        tool=or_stop(SOPHON.identity),
         tolerance=checked(SOPHON.tolerance),
         tables=checked(SOPHON.table_options),
     shell:
@@ -73,7 +75,7 @@ rule twin_sophon:
         mem_mb=500,
     params:
         code=fingerprint("facekiln.chips.sophon.twin"),
-        tool=SOPHON_TOOLS,
+        tool=or_stop(SOPHON.identity),
         tables=checked(SOPHON.table_options),
     shell:
         "facekiln --log {log} sophon twin {input.bmodel:q} $(dirname {input.top:q}) {params.tables}"

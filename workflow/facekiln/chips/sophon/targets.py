@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from facekiln.chips.sophon.artifacts import Artifact, check_artifact, check_batch
+from facekiln.chips.sophon.environment import wanted
 from facekiln.chips.sophon.settings import settings_from
-from facekiln.config import Config
+from facekiln.config import Config, known
 from facekiln.targets import RESULTS, Targets
 
 _ROOM = f"{RESULTS}/sophon"
@@ -30,6 +31,14 @@ class SophonTargets:
         self.config = config
         self.settings = settings_from(config.chips["sophon"])
         self._targets = Targets(config)
+
+    def stamp(self) -> str:
+        """Return the file that says that the environment is made; another tool or release is another file."""
+        return str(wanted(self.settings, self.config).stamp)
+
+    def identity(self) -> dict[str, str]:
+        """Return the tool's release and lock, a rerun trigger."""
+        return wanted(self.settings, self.config).identity()
 
     def tolerance(self, wildcards: Wildcards) -> list[float]:
         """Return the tolerance of a rule's `precision`, a rerun trigger."""
@@ -80,6 +89,46 @@ class SophonTargets:
             files["table"] = f"{_ROOM}/calibration/{name}.table"
             files["qtable"] = f"{_ROOM}/calibration/{artifact.chip}/{name}.qtable"
         return files
+
+    def for_calibrate(self, wildcards: Any) -> dict[str, str]:
+        """Return what a calibration table is made from; a batch's has that of single pictures beside it."""
+        check_batch(int(wildcards.batch), self.settings)
+        self._targets.check_size_for_chip("sophon", wildcards.model, wildcards.size)
+        name = f"{wildcards.model}_{wildcards.size}"
+        top = f"{_ROOM}/mlir/{name}_{wildcards.batch}b"
+        files = {
+            "top": f"{top}/top.mlir",
+            "weights": f"{top}/weights.npz",
+            "onnx": f"{RESULTS}/onnx/{name}.sim.onnx",
+            "calibration": f"{RESULTS}/calibration/{name}/calibration.json",
+            "images": f"{RESULTS}/calibration/{name}/images",
+            "ranges": f"{RESULTS}/calibration/{name}/ranges.json",
+        }
+        if wildcards.batch != "1":
+            files["single"] = f"{_ROOM}/calibration/{name}_1b.table"
+        return files
+
+    def for_plan(self, wildcards: Any) -> dict[str, str]:
+        """Return what a chip's qtable is made from; sensitivities, or pictures, only where settings ask."""
+        known(wildcards.chip, self.settings.chips, "SOPHON chip")
+        files = self.for_calibrate(wildcards)
+        wanted = ["top", "onnx"]
+        mixed = self.settings.mixed
+        if mixed.by != "ours":
+            wanted += ["weights", "calibration", "images"]
+        found = {part: files[part] for part in wanted}
+        if mixed.by == "ours" and mixed.most_layers:
+            found["sensitivity"] = f"{RESULTS}/quant/{wildcards.model}_{wildcards.size}/sensitivity.json"
+        return found
+
+    def plan_options(self, wildcards: Any) -> str:
+        """Return the options that hand those files to the command."""
+        files = self.for_plan(wildcards)
+        if "sensitivity" in files:
+            return f"--sensitivity {files['sensitivity']}"
+        if "calibration" in files:
+            return f"--calibration {files['calibration'].rpartition('/')[0]} --model {wildcards.model}"
+        return ""
 
     def for_twin(self, wildcards: Wildcards) -> dict[str, str]:
         """Return what a twin is made from: the .bmodel, and what that was made from."""
