@@ -21,7 +21,8 @@ from facekiln.errors import KilnError
 from facekiln.progress import log as messages
 
 _SUFFIX = ".job"
-_TEMPORARY = ".tmp"
+# Not in the job's folder: the tool's comparison opens a Unix socket there, whose path may be 107 bytes long.
+_TEMPORARY = "facekiln_tpu_"
 # Lines kept of one run's output: the first and the last so many.
 _KEPT = 20_000
 # What tqdm and its like write: "name:  45%|####5     | 9/20 [00:01<00:02]".
@@ -172,8 +173,7 @@ def run_program(
     progress: Progress | None = None,
 ) -> str:
     """Run any command with the environment's variables as `run_tool` does; `title` names it in errors."""
-    temporary = folder / _TEMPORARY
-    temporary.mkdir(exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     text = Output(log, progress)
     try:
         status = run_group(
