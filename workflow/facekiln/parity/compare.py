@@ -15,7 +15,7 @@ from facekiln.data.calibration_pool import drawn_sample, fit_sample
 from facekiln.data.pictures import PROCEDURAL, pictures
 from facekiln.parity.agreement import agreement, faces_near_threshold
 from facekiln.parity.divergence import first_divergence
-from facekiln.parity.executors import Arrays, Picture, Stage, open_stage
+from facekiln.parity.executors import Arrays, Picture, Stage, open_stage, run_each
 from facekiln.parity.gates import Gate, judge_faces, judge_outputs, stops
 from facekiln.parity.measure import Measure, measure, worst
 from facekiln.progress import log, progress_bar
@@ -43,10 +43,13 @@ def _limits(precision: str, reader: str, gates: Mapping[str, Any]) -> dict[str, 
 def _readers(child: Path) -> list[str]:
     """OpenCV always; MNN too, where it is installed, since it shares no code with OpenCV.
 
-    A tmfile is simulated always, and run in the real library too, where `TENGINE_LIB` names one.
+    A tmfile is simulated always, and run in the real library too, where `TENGINE_LIB` names one; a bmodel
+    runs in the C model always, and as its twin where that is made.
     """
     if child.suffix == ".tmfile":
         return ["simulation", *(["runtime"] if os.environ.get("TENGINE_LIB") else [])]
+    if child.suffix == ".bmodel":
+        return ["cmodel", *(["twin"] if child.with_suffix(".twin").is_dir() else [])]
     if child.suffix != ".caffemodel":
         return ["opencv"]
     return ["opencv", "mnn"] if importlib.util.find_spec("MNN") else ["opencv"]
@@ -96,20 +99,26 @@ def compare(
         "diverges_at": {},
         "emulated": False,
     }
+    images = [picture for _, picture in chosen]
+    found: dict[str, list[Arrays]] = {}
     with progress_bar(len(chosen) * (1 + len(readers)), f"parity {child_path.name}", "run") as bar:
-        references = []
-        for _, picture in chosen:
-            references.append(parent.run(picture))
-            bar.update(1)
+
+        def run(stage: Stage) -> list[Arrays]:
+            outputs = []
+            for one in run_each(stage, images):
+                outputs.append(one)
+                bar.update(1)
+            return outputs
+
+        references = run(parent)
         for reader in readers:
             child = open_stage(child_path, model, config, reader=reader)
-            outputs = []
-            for _, picture in chosen:
-                outputs.append(child.run(picture))
-                bar.update(1)
-            _add_reader(
-                report, parent, child, [p for _, p in chosen], references, outputs, model, label, gates_of
-            )
+            found[child.name] = run(child)
+            _add_reader(report, parent, child, images, references, found[child.name], model, label, gates_of)
+    if child_path.suffix == ".bmodel":
+        from facekiln.parity.sophon_proofs import add_proofs
+
+        add_proofs(report, child_path, model, label, config, images, found)
     report["passed"] = all(gate["verdict"] != "failed" for gate in report["gates"])
     return report
 
@@ -131,6 +140,8 @@ def _add_reader(
         for name in model.outputs
     }
     report["child"]["runs_in"].append(child.name)
+    if version := getattr(child, "version", None):
+        report["child"].setdefault("versions", {})[child.name] = version
     report["emulated"] = report["emulated"] or child.emulated
     report["outputs"][child.name] = {name: value.as_dict() for name, value in figures.items()}
     gates: list[Gate] = judge_outputs(figures, limits, child.name)

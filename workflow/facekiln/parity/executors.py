@@ -8,9 +8,9 @@ order or shape the stage has inside. `trace` gives the tensors on the way, for f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,29 @@ class Stage(Protocol):
 
     def name_in_parent(self, tensor: str, /) -> str | None:
         """Return the parent stage's name of one of this stage's tensors, None where it has none."""
+
+
+@runtime_checkable
+class BatchStage(Stage, Protocol):
+    """A stage that runs several pictures at once, each in a place of its own.
+
+    Attributes:
+        batch: how many.
+    """
+
+    batch: int
+
+    def run_batch(self, pictures: Sequence[Picture | None]) -> list[Arrays]:
+        """Return the outputs of each picture that is not None; there are at most `batch`."""
+
+
+def run_each(stage: Stage, pictures: Sequence[Picture]) -> Iterator[Arrays]:
+    """Yield the outputs of each picture, in order, as many at once as the stage takes."""
+    if isinstance(stage, BatchStage):
+        for start in range(0, len(pictures), stage.batch):
+            yield from stage.run_batch(pictures[start : start + stage.batch])
+    else:
+        yield from map(stage.run, pictures)
 
 
 class TorchStage:
@@ -286,10 +309,11 @@ def open_stage(path: Path | str, model: Model, config: Config, *, reader: str = 
 
     Args:
         path: a .pth, .pt, .onnx, .caffemodel (its .prototxt and .heads.json beside it), emulated .wk,
-            emulated .mm, .tmfile or .param (its .bin beside it).
+            emulated .mm, .tmfile, .param (its .bin beside it) or .bmodel.
         model: the model that it is of.
         config: for the register of published checkpoints.
-        reader: for Caffe pairs: "opencv" or "mnn"; for tmfiles "runtime", else they are simulated.
+        reader: for Caffe pairs: "opencv" or "mnn"; for tmfiles "runtime", else they are simulated;
+            for bmodels "twin", else the C model.
 
     Raises:
         KilnError: the file is damaged, is of no kind that can be run here, or is not this model's.
@@ -319,5 +343,9 @@ def open_stage(path: Path | str, model: Model, config: Config, *, reader: str = 
         from facekiln.parity.magicmind_stage import MagicmindStage
 
         return MagicmindStage(path, model)
-    limit = ".pth .pt .onnx .caffemodel .wk .tmfile .param .mm"
+    if path.suffix == ".bmodel":
+        from facekiln.parity.sophon_stage import SophonStage
+
+        return SophonStage(path, model, config, twin=reader == "twin")
+    limit = ".pth .pt .onnx .caffemodel .wk .tmfile .param .mm .bmodel"
     raise KilnError("is of no kind that can be run here", file=path, limit=limit)

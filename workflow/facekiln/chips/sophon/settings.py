@@ -96,6 +96,23 @@ class MixedSettings:
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """How files are run here, and how near two ways of running have to be.
+
+    Attributes:
+        timeout_minutes: that one run may take, of a whole batch.
+        threads: of the twin's interpreter.
+        twin: by precision, the most that the twin may be off the C model, over the output's scale.
+        batch: by precision, the most that a batch may be off its pictures one by one, likewise.
+    """
+
+    timeout_minutes: float
+    threads: int
+    twin: Mapping[str, float]
+    batch: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class SophonSettings:
     """All of config/chips/sophon.yaml that the commands read."""
 
@@ -105,6 +122,7 @@ class SophonSettings:
     deploy: DeploySettings
     calibrate: CalibrateSettings
     mixed: MixedSettings
+    run: RunSettings
     environment: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 
 
@@ -126,6 +144,7 @@ def settings_from(value: Mapping[str, Any]) -> SophonSettings:
         ),
         calibrate=CalibrateSettings(**value["calibrate"]),
         mixed=MixedSettings(**value["mixed"] | {"keep_float": tuple(value["mixed"]["keep_float"])}),
+        run=RunSettings(**value["run"]),
         environment=EnvironmentSettings(**value["environment"]),
     )
 
