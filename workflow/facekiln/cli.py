@@ -36,6 +36,7 @@ NOUNS = {
     "eval": "average precision and landmark errors of predictions",
     "table": "put figures of one protocol into tables",
     "explain": "tell the whole story of an artifact",
+    "board": "declare boards, see who holds them, run commands and move files there",
     "models": "list the models that exist",
     "doctor": "show what is installed and what is missing",
 }
