@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +27,19 @@ from facekiln.chips.sophon.table import (
     Table,
     check_batch,
     check_table,
-    normalised_comments,
     read_table,
     row_of,
     write_table,
 )
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.errors import GateError, KilnError
-from facekiln.progress import log, progress_bar
+from facekiln.progress import progress_bar
 from facekiln.provenance import tool_versions, write_record
 from facekiln.quant.ranges import Ranges, TensorRange, read_ranges
-from facekiln.quant.thresholds import METHODS
 
 OURS, TOOL = "ours", "tool"
 # Largest difference of an extreme over the tensor's largest magnitude: other kernels round otherwise.
-_SAME = 2e-3
+_SAME = 1e-3
 _HELP_METHODS = re.compile(r"--cali_method\s+\{([^}]*)\}")
 
 
@@ -53,15 +50,15 @@ class Calibrated:
     Attributes:
         table: the table.
         measured: results without an ONNX tensor, measured in top.mlir.
-        worst: largest difference of an extreme between top.mlir and our ranges, over the tensor's magnitude.
+        worst: largest difference of an extreme between top.mlir and our ranges, over the tensor's magnitude;
+            None where the tool calibrated.
         batch: largest difference of a threshold to the table of single pictures; None for single pictures.
     """
 
     table: Table
     measured: tuple[str, ...] = ()
-    worst: float = 0.0
+    worst: float | None = None
     batch: float | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def ranges_by_op(network: Mlir, ranges: Ranges) -> dict[str, TensorRange]:
@@ -173,6 +170,13 @@ def methods_of_tool(help_text: str) -> tuple[str, ...]:
     return tuple(found[1].replace(" ", "").split(","))
 
 
+def stage_network(top: Path, folder: Path) -> None:
+    """Link a top.mlir and its weights into a job's folder, so that the tool writes no path of ours."""
+    for path in (*sorted(top.parent.glob("*.npz")), top):
+        name = "top.mlir" if path == top else path.name
+        (folder / name).symlink_to(path.resolve())
+
+
 def calibrate_tool(
     environment: Environment,
     top: Path,
@@ -196,10 +200,7 @@ def calibrate_tool(
             where="calibrate.method",
             limit=", ".join(f"{TOOL}:{name}" for name in offered),
         )
-    # In the job's folder, so that no path of ours reaches the table.
-    for path in sorted(top.parent.glob("*.npz")):
-        (folder / path.name).symlink_to(path.resolve())
-    (folder / "top.mlir").symlink_to(top.resolve())
+    stage_network(top, folder)
     paths = write_pictures(folder / "pictures", pictures)
     arguments: list[str | Path] = [
         *("top.mlir", "--dataset", "pictures", "--input_num", str(len(paths))),
@@ -276,8 +277,7 @@ def calibrate_file(
     batch = None
     if single is not None:
         batch = check_batch(made.table, read_table(single), output, 1e-3 if by == OURS else None)
-        log.info("batch        thresholds within %.1e of the table of single pictures", batch)
-    made = Calibrated(made.table, made.measured, made.worst, batch)
+    made = replace(made, batch=batch)
     write_table(output, made.table)
     write_record(
         output,
@@ -295,19 +295,3 @@ def calibrate_file(
         },
     )
     return made
-
-
-def known_methods() -> tuple[str, ...]:
-    """Return our methods as settings name them; the tool's are what its release offers."""
-    return tuple(f"{OURS}:{name}" for name in METHODS)
-
-
-__all__ = [
-    "Calibrated",
-    "calibrate_file",
-    "calibrate_ours",
-    "calibrate_tool",
-    "known_methods",
-    "methods_of_tool",
-    "normalised_comments",
-]

@@ -4,24 +4,32 @@
 
 JOB: {"mlir", "pictures": [.npz, ...], "histograms": [names], "bins", "output"}. Writes an .npz of `names`,
 `lows` and `highs` (float64, one per tensor) and `counts` (int64 [histograms, 2 * bins]), values in equal bins
-over [-top, top] of each. Each picture is read once per pass; a batch is filled with following pictures, and
-what fills up the last is not counted. Standard library and numpy only, besides the tool.
+over [-top, top] of each. Each picture is read once per pass; a batch is filled with copies of the last, which
+are not counted. Standard library and numpy only, besides the tool.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sys
+
+# This file's folder holds modules named like the standard library's (inspect): they are not meant here.
+_HERE = str(__file__).rpartition("/")[0]
+sys.path[:] = [path for path in sys.path if os.path.realpath(path) != os.path.realpath(_HERE)]
+
+import json  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
+from importlib import import_module  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
 
 _AGAIN = "FACEKILN_CALIBRATE_CHILD"
 
 
-def _tell(done, total):
-    print("facekiln %d/%d" % (done, total), flush=True)
-
-
-def _batches(pictures, size):
-    import numpy as np
-
+def batches(pictures: Sequence[str], size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (pictures that count, float32 [size, ...]) over files of one array each, [1, ...]."""
     for start in range(0, len(pictures), size):
         some = []
         for path in pictures[start : start + size]:
@@ -32,60 +40,70 @@ def _batches(pictures, size):
         yield real, np.ascontiguousarray(np.concatenate(some, axis=0), dtype=np.float32)
 
 
-def main(job):
-    import numpy as np
-    import pymlir
+def histogram(values: np.ndarray, top: float, bins: int) -> np.ndarray:
+    """Return int64 [2 * bins] counts of values in equal bins over [-top, top]; all zero where top is 0."""
+    if not (0 < top < np.inf):
+        return np.zeros(2 * bins, np.int64)
+    edge = float(np.nextafter(np.float32(1), np.float32(2)))
+    return np.histogram(np.clip(values.ravel() / np.float32(top), -1, 1), 2 * bins, (-1.0, edge))[0]
 
-    pymlir.set_mem_mode("value_mem")
-    os.chdir(os.path.dirname(os.path.abspath(job["mlir"])))
-    module = pymlir.module()
-    module.load(os.path.basename(job["mlir"]))
+
+def run(job: dict[str, Any], module: Any) -> dict[str, np.ndarray]:
+    """Run a loaded module over a job's pictures, once or twice, and return what is written."""
     (source,) = module.input_names
     names = list(module.all_tensor_names)
     size = module.get_tensor(source).shape[0]
-    pictures = job["pictures"]
-    total = 2 * len(pictures) if job["histograms"] else len(pictures)
+    wanted = list(job["histograms"])
+    total = len(job["pictures"]) * (2 if wanted else 1)
+    done = 0
 
-    def values(name, real):
+    def values(name: str, real: int) -> np.ndarray:
         found = module.get_tensor(name)
         return found[:real] if found.ndim and found.shape[0] == size else found
 
-    lows = np.full(len(names), np.inf)
-    highs = np.full(len(names), -np.inf)
-    done = 0
-    for real, batch in _batches(pictures, size):
-        module.set_tensor(source, batch, batch.shape)
-        module.invoke(True)
-        for at, name in enumerate(names):
-            found = values(name, real)
-            lows[at], highs[at] = min(lows[at], found.min()), max(highs[at], found.max())
-            if not np.isfinite(found).all():
-                lows[at] = highs[at] = np.nan
-        done += real
-        _tell(done, total)
-    bins = job["bins"]
-    counts = np.zeros((len(job["histograms"]), 2 * bins), np.int64)
-    tops = [max(abs(lows[names.index(name)]), abs(highs[names.index(name)])) for name in job["histograms"]]
-    if job["histograms"]:
-        edge = float(np.nextafter(np.float32(1), np.float32(2)))
-        for real, batch in _batches(pictures, size):
+    def through() -> Iterator[int]:
+        nonlocal done
+        for real, batch in batches(job["pictures"], size):
             module.set_tensor(source, batch, batch.shape)
             module.invoke(True)
-            for at, (name, top) in enumerate(zip(job["histograms"], tops)):
-                if top > 0 and np.isfinite(top):
-                    flat = np.clip(values(name, real).ravel() / np.float32(top), -1, 1)
-                    counts[at] += np.histogram(flat, 2 * bins, (-1.0, edge))[0]
+            yield real
             done += real
-            _tell(done, total)
-    np.savez(job["output"], names=np.array(names), lows=lows, highs=highs, counts=counts)
+            sys.stdout.write(f"facekiln {done}/{total}\n")
+            sys.stdout.flush()
+
+    lows, highs = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    for real in through():
+        for at, name in enumerate(names):
+            found = values(name, real)
+            # NaN stays: minimum and maximum hand it on.
+            lows[at] = np.minimum(lows[at], found.min())
+            highs[at] = np.maximum(highs[at], found.max())
+    counts = np.zeros((len(wanted), 2 * job["bins"]), np.int64)
+    if wanted:
+        tops = {name: max(abs(low), abs(high)) for name, low, high in zip(names, lows, highs)}  # noqa: B905
+        for real in through():
+            for at, name in enumerate(wanted):
+                counts[at] += histogram(values(name, real), tops[name], job["bins"])
+    return {"names": np.array(names), "lows": lows, "highs": highs, "counts": counts}
+
+
+def main(path: str) -> None:
+    """Load the .mlir of a job in its folder, which its weights are named in, and write the result."""
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    pymlir = import_module("pymlir")
+    pymlir.set_mem_mode("value_mem")
+    network = Path(job["mlir"])
+    os.chdir(network.parent)
+    module = pymlir.module()
+    module.load(network.name)
+    found: Any = run(job, module)
+    np.savez(job["output"], **found)
 
 
 if __name__ == "__main__":
     # Importing the package sets the library path, which the loader reads when a process begins.
-    import tpu_mlir  # noqa: F401
-
+    import_module("tpu_mlir")
     if _AGAIN not in os.environ:
         os.environ[_AGAIN] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])
-    with open(sys.argv[1], encoding="utf-8") as stream:
-        main(json.load(stream))
+    main(sys.argv[1])

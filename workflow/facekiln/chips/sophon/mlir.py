@@ -48,7 +48,7 @@ class MlirOp:
 
     @property
     def precision(self) -> str:
-        """Return what its first result is computed as: "INT8", "F16", ..., or the type where it is another."""
+        """Return what its first result is: "INT8", "F16", ..., or the type where it is another."""
         return element_of(self.types[0])
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,8 @@ def write_pictures(
     paths = []
     for index, picture in enumerate(pictures):
         paths.append(folder / f"{index:05}.npz")
-        np.savez(paths[-1], **{source: picture})
+        named: Mapping[str, Any] = {source: picture}
+        np.savez(paths[-1], **named)
     return paths
 
 
@@ -91,9 +93,7 @@ def measure_reach(
         encoding="utf-8",
     )
     said: list[str] = []
-    with progress_bar(
-        len(pictures) * (2 if histograms else 1), f"reach of {network.name}", "picture"
-    ) as bar:
+    with progress_bar(len(pictures) * (2 if histograms else 1), f"reach of {network.name}", "picture") as bar:
 
         def on_line(line: str, fleeting: bool) -> None:
             if line.startswith("facekiln "):
@@ -117,7 +117,9 @@ def measure_reach(
         )
     with np.load(result) as held:
         names = [str(name) for name in held["names"]]
-        extremes = dict(zip(names, zip(held["lows"].tolist(), held["highs"].tolist(), strict=True), strict=True))
+        extremes = dict(
+            zip(names, zip(held["lows"].tolist(), held["highs"].tolist(), strict=True), strict=True)
+        )
         counts = dict(zip(histograms, held["counts"], strict=True))
     for name, (low, _high) in extremes.items():
         if not np.isfinite(low):

@@ -55,7 +55,7 @@ class Table:
 
 
 def row_of(threshold: float, low: float, high: float) -> Row:
-    """Return a row that the tool takes: threshold raised to `SMALLEST`, extremes clipped at it around zero."""
+    """Return a row that the tool takes: threshold at least `SMALLEST`, extremes clipped at it around zero."""
     top = max(threshold, SMALLEST)
     return Row(top, min(0.0, max(low, -top)), max(0.0, min(high, top)))
 

@@ -1,0 +1,50 @@
+# results/sophon/calibration/{model}_{size}_{batch}b.table for every chip, {chip}/{model}_{size}_{batch}b.qtable for one
+
+SOPHON_TOP = "results/sophon/mlir/{model}_{size}_{batch}b/"
+
+
+rule calibrate_sophon:
+    input:
+        unpack(checked(SOPHON.for_calibrate)),
+    output:
+        r"results/sophon/calibration/{model}_{size}_{batch,\d+}b.table",
+    log:
+        "logs/sophon/calibration/{model}_{size}_{batch}b.log",
+    benchmark:
+        "logs/benchmarks/sophon/calibration/{model}_{size}_{batch}b.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=2000,
+    params:
+        code=fingerprint("facekiln.chips.sophon.calibrate"),
+        declared=declared("input"),
+        settings=KILN.chips["sophon"]["calibrate"],
+        tool=or_stop(SOPHON.identity),
+        single=lambda wildcards, input: (
+            f"--single {input.single}" if "single" in input.keys() else ""
+        ),
+    shell:
+        "facekiln --log {log} sophon calibrate {input.top} --model {wildcards.model} --size {wildcards.size}"
+        " --onnx {input.onnx} --ranges {input.ranges} --calibration $(dirname {input.calibration:q})"
+        " {params.single} --output {output}"
+
+
+rule plan_sophon:
+    input:
+        unpack(checked(SOPHON.for_plan)),
+    output:
+        r"results/sophon/calibration/{chip,[a-z0-9]+}/{model}_{size}_{batch,\d+}b.qtable",
+    log:
+        "logs/sophon/calibration/{chip}/{model}_{size}_{batch}b.log",
+    conda:
+        ENVIRONMENT
+    threads: 2
+    params:
+        code=fingerprint("facekiln.chips.sophon.plan"),
+        settings=KILN.chips["sophon"]["mixed"],
+        given=checked(SOPHON.plan_options),
+    shell:
+        "facekiln --log {log} sophon plan {input.top} --chip {wildcards.chip} --onnx {input.onnx} {params.given}"
+        " --output {output}"
