@@ -2,21 +2,23 @@
 
 import os
 
-from facekiln.chips.sophon.environment import toolchains
+from facekiln.chips.sophon.environment import toolchains, wanted
+from facekiln.chips.sophon.settings import load_settings as load_sophon_settings
 
 # So that commands of rules look where Snakemake's own `--config toolchains=...` says.
 os.environ["FACEKILN_TOOLCHAINS"] = str(toolchains(KILN))
+SOPHON_TOOLS = or_stop(lambda: wanted(load_sophon_settings("config"), KILN))
 
 
 rule make_sophon_environment:
     output:
-        or_stop(SOPHON.stamp),
+        str(SOPHON_TOOLS.stamp),
     log:
         "logs/sophon/environment.log",
     localrule: True
     conda:
         ENVIRONMENT
     params:
-        tools=or_stop(SOPHON.identity),
+        tools=SOPHON_TOOLS.identity(),
     shell:
         "facekiln --log {log} sophon environment --make"

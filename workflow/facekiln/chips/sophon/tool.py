@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,12 +22,17 @@ from facekiln.errors import KilnError
 from facekiln.progress import log as messages
 
 _SUFFIX = ".job"
-# Not in the job's folder: the tool's comparison opens a Unix socket there, whose path may be 107 bytes long.
-_TEMPORARY = "facekiln_tpu_"
+# Of a folder for temporary files: the tool's comparison opens a socket there, `pymp-12345678/listener-12345678`,
+# whose whole path may be 107 bytes long.
+_LONGEST = 70
+_BEAT = 10.0
 # Lines kept of one run's output: the first and the last so many.
 _KEPT = 20_000
 # What tqdm and its like write: "name:  45%|####5     | 9/20 [00:01<00:02]".
 _BAR = re.compile(r"^(?P<what>.*?):?\s*(?P<percent>\d{1,3})%\|.*?\|\s*(?P<done>\d+)/(?P<total>\d+)")
+
+# "[Running]: tpuc-opt in.mlir --codegen=..." and what it is about.
+_STAGE = re.compile(r"^\[Running\]: (.{1,60})")
 
 Progress = Callable[[str, int, int], None]
 
@@ -78,20 +84,26 @@ class Output:
         self._stream = log.open("a", encoding="utf-8") if log else None
         self._progress = progress
         self._bar: str | None = None
+        self.stage = ""
 
     def line(self, line: str, fleeting: bool) -> None:
         """Take one line, and whether a carriage return ended it."""
         found = _BAR.match(line)
         if found:
+            what = found["what"].strip()
+            self.stage = f"{what} {found['done']} of {found['total']}".strip()
             if self._progress:
-                self._progress(found["what"].strip(), int(found["done"]), int(found["total"]))
+                self._progress(what, int(found["done"]), int(found["total"]))
+            self._bar = line
             if fleeting:
-                self._bar = line
                 return
         if self._bar is not None:
-            bar, self._bar = self._bar, None
-            self._keep(bar)
-        self._keep(line)
+            self._keep(self._bar)
+            self._bar = None
+        if not found:
+            self._keep(line)
+            running = _STAGE.match(line)
+            self.stage = running[1] if running else self.stage
 
     def _keep(self, line: str) -> None:
         (self._first if len(self._first) < _KEPT else self._last).append(line)
@@ -173,28 +185,52 @@ def run_program(
     progress: Progress | None = None,
 ) -> str:
     """Run any command with the environment's variables as `run_tool` does; `title` names it in errors."""
-    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     text = Output(log, progress)
+    beat = _Heartbeat(title, text)
     try:
-        status = run_group(
-            command,
-            folder=folder,
-            variables=environment.variables(temporary.resolve()),
-            limit=timeout_minutes * 60,
-            on_line=text.line,
-        )
-        printed = text.end()
+        with _temporary_folder() as temporary:
+            status = run_group(
+                command,
+                folder=folder,
+                variables=environment.variables(temporary),
+                limit=timeout_minutes * 60,
+                on_line=text.line,
+                on_tick=beat.tick,
+            )
     except TookTooLong as error:
-        last = next((line for line in reversed(text.end().splitlines()) if line.strip()), "nothing")
         raise KilnError(
             f"{title} took too long; it and all its processes were ended",
             limit=f"{timeout_minutes:g} minutes",
-            hint=f"it said last: {last.strip()}\n  raise timeout_minutes in config/chips/sophon.yaml if it "
-            "only needs longer",
+            hint=f"it was at: {text.stage or 'its start'}\n  if it only needs longer, raise timeout_minutes in "
+            "config/chips/sophon.yaml",
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        printed = text.end()
     if status:
         cause = cause_of(printed, status)
         raise KilnError(f"{title} failed: {cause.what}", value=f"status {status}", hint=cause.hint)
     return printed
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with job_folder() as folder:
+        if len(str(folder)) <= _LONGEST:
+            yield folder
+            return
+    with job_folder(Path("/tmp") / "facekiln") as folder:
+        yield folder
+
+
+class _Heartbeat:
+    """A line every ten seconds of a run: how long, and where the tool is."""
+
+    def __init__(self, title: str, text: Output) -> None:
+        self._title, self._text = title, text
+        self._start = self._told = time.monotonic()
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= _BEAT:
+            self._told = now
+            messages.info("%s: %d s, %s", self._title, now - self._start, self._text.stage or "starting")
