@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from facekiln.config import load_config
+from facekiln.config import Config, load_config
 from facekiln.errors import KilnError
 
 REQUIRED = (
@@ -51,6 +51,7 @@ def findings(config_folder: Path | str = "config") -> list[Finding]:
         return [*rows, Finding("missing", "config", str(error))]
     rows.append(Finding("ok", "config", f"models: {', '.join(config.models)}; weights: {config.weights}"))
     rows.append(_mirror(config.mirror))
+    rows.append(_sophon(config_folder, config))
     mapper = config.chips.get("nnie", {}).get("mapper", {})
     mode = mapper.get("mode", "emulator")
     if mode == "local" and not shutil.which(mapper["command"][0]):
@@ -71,6 +72,27 @@ def _package(name: str, why: str | None) -> Finding:
         return Finding("ok", name, metadata.version(name))
     except metadata.PackageNotFoundError:
         return Finding("absent", name, why) if why else Finding("missing", name, "pip install -e .")
+
+
+def _sophon(config_folder: Path | str, config: Config) -> Finding:
+    """Whether SOPHON's tools are there; they are made on first need, so that only broken ones are `missing`."""
+    from facekiln.chips.sophon.environment import fault_of, wanted
+    from facekiln.chips.sophon.interpreter import find_interpreter
+    from facekiln.chips.sophon.settings import load_settings
+
+    what, make = "sophon tools", "facekiln sophon environment --make"
+    try:
+        settings = load_settings(config_folder)
+        environment = wanted(settings, config)
+        fault = fault_of(environment)
+        if not fault:
+            return Finding("ok", what, f"tpu_mlir {environment.version} in {environment.folder}")
+        if environment.own or environment.folder.exists():
+            return Finding("missing", what, f"{environment.folder}: {fault}; {make}")
+        python = find_interpreter(settings.environment)
+    except KilnError as error:
+        return Finding("absent", what, f"not made, and cannot be: {error}")
+    return Finding("absent", what, f"made on first need with {python.path} (Python {python.version}); {make}")
 
 
 def _mirror(mirror: str | None) -> Finding:

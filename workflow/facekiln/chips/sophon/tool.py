@@ -22,8 +22,8 @@ from facekiln.errors import KilnError
 from facekiln.progress import log as messages
 
 _SUFFIX = ".job"
-# Of a folder for temporary files: the tool's comparison opens a socket there, `pymp-12345678/listener-12345678`,
-# whose whole path may be 107 bytes long.
+# Of a folder for temporary files: the tool's comparison opens `pymp-12345678/listener-12345678` there, a
+# socket, whose whole path may be 107 bytes long.
 _LONGEST = 70
 _BEAT = 10.0
 # Lines kept of one run's output: the first and the last so many.
@@ -201,8 +201,8 @@ def run_program(
         raise KilnError(
             f"{title} took too long; it and all its processes were ended",
             limit=f"{timeout_minutes:g} minutes",
-            hint=f"it was at: {text.stage or 'its start'}\n  if it only needs longer, raise timeout_minutes in "
-            "config/chips/sophon.yaml",
+            hint=f"it was at: {text.stage or 'its start'}\n  if it only needs longer, raise timeout_minutes "
+            "in config/chips/sophon.yaml",
         ) from error
     finally:
         printed = text.end()
