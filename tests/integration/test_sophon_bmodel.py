@@ -145,7 +145,9 @@ def _as_model_tool(model: Bmodel) -> list[str]:
     parts = f"(weight: {memory.weight}, instruct: {memory.instruct}, runtime: {memory.runtime})"
     lines.append(f"device mem size: {memory.device} {parts}")
     parts = f"(weight: {memory.host_weight}, runtime: {memory.host_runtime})"
-    return [*lines, f"host mem size: {memory.host} {parts}", "bmodel is 4k aligned"]
+    aligned = not any(section.start % 4096 for section in model.sections)
+    lines.append(f"host mem size: {memory.host} {parts}")
+    return [*lines, f"bmodel is {'' if aligned else 'not '}4k aligned"]
 
 
 def _told(environment: Environment, path: Path) -> list[str]:
@@ -159,7 +161,9 @@ def _told(environment: Environment, path: Path) -> list[str]:
 
 
 def test_every_line_of_model_tool(environment: Environment, files: dict[str, Path]) -> None:
-    for name, path in files.items():
+    # The package carries a file that release 1.13 made.
+    older = next(environment.tool_root.glob("python/tools/**/*.bmodel"))
+    for name, path in {**files, "older": older}.items():
         model = read_bmodel(path)
         assert _as_model_tool(model) == _told(environment, path), name
         assert not any(finding.level == "error" for finding in findings(model)), name

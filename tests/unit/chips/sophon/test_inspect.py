@@ -76,6 +76,11 @@ def test_codes_at_the_border_are_told_with_their_rule(file) -> None:  # type: ig
     assert any("scale 26.5 zero point 0" in line for line in render(model))
 
 
+def test_pictures_of_bytes_are_no_codes(file) -> None:  # type: ignore[no-untyped-def]
+    stage = S(inputs=(T("input", (1, 3, 8, 8), dtype=3),))
+    assert _rules(read_bmodel(file(nets=(("net", (stage,)),)))) == []
+
+
 def test_parts_on_the_host_trailing_bytes_and_memory(file) -> None:  # type: ignore[no-untyped-def]
     four = S(inputs=(T("input", (4, 3, 8, 8)),), weights=b"v" * 4096)
     path = file(nets=(("net", (S(on_cpu=1), four)),))

@@ -132,7 +132,7 @@ def findings(model: Bmodel) -> list[Finding]:
         what = f"{model.bytes - model.stated_bytes} bytes follow what the header states"
         found.append(Finding("BM-TRAILING", "warning", "file", what))
     if any(section.start % _PAGE for section in model.sections):
-        what = "a binary does not start at a page of 4096 bytes: loading copies more"
+        what = "binaries do not start at pages of 4096 bytes, as those of older releases"
         found.append(Finding("BM-ALIGN", "note", "file", what))
     if model.memory.device != model.tool_memory.device:
         what = (
@@ -160,7 +160,7 @@ def _of_stage(model: Bmodel, net: Net, stage: Stage) -> list[Finding]:
             if not math.isfinite(tensor.scale) or tensor.scale <= 0:
                 what = f"{side} {tensor.name} has a scale of {tensor.scale}: the file is damaged"
                 found.append(Finding("BM-SCALE", "error", where, what))
-            if tensor.dtype in ("float32", "float16", "bfloat16"):
+            if "float" in tensor.dtype or (tensor.scale, tensor.zero_point) == (1, 0):
                 continue
             rule = (
                 f"value x {tensor.scale:g} + {tensor.zero_point}"
