@@ -32,6 +32,7 @@ NOUNS = {
     "detect": "find faces in pictures with any stage",
     "predict": "run a stage over a dataset, resumable and in shards; merge and export predictions",
     "gallery": "pictures for the report: detections, misses, shifts of boxes, curves",
+    "bench": "measure artifacts on boards, show records, read tools' logs",
     "gate": "judge artifacts: golden pictures, accuracy lost, batches, pipelines; list all verdicts",
     "eval": "average precision and landmark errors of predictions",
     "table": "put figures of one protocol into tables",

@@ -1,0 +1,241 @@
+"""`facekiln bench`: measure artifacts on boards, show records, read a tool's log."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from facekiln.commands import add_config, add_verb
+
+LOCAL = "local"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of this noun."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    run = add_verb(
+        verbs,
+        "run",
+        _run,
+        "measure an artifact; exit status 3 where the board was too noisy",
+        "facekiln bench run results/ncnn/retinaface_640.param --board local",
+    )
+    run.add_argument("artifact", type=Path)
+    run.add_argument("--board", required=True, help=f"'{LOCAL}' is this machine")
+    run.add_argument(
+        "--tool", help="default: the first that measures such a file (onnxruntime, ncnn, bmrt_test, ...)"
+    )
+    run.add_argument("--program", help="the tool's path, where it is not found by its name")
+    run.add_argument("--model", help="default: by the artifact's name")
+    run.add_argument("--size", help="a size label of the model; default: by the artifact's name")
+    run.add_argument("--loops", type=int, default=50, help="counted runs per repeat (default: %(default)s)")
+    run.add_argument(
+        "--warm-up", type=int, default=10, metavar="N", help="uncounted runs (default: %(default)s)"
+    )
+    run.add_argument("--repeats", type=int, default=5, help="runs of the whole tool (default: %(default)s)")
+    run.add_argument(
+        "--retries", type=int, default=2, help="attempts more while noisy (default: %(default)s)"
+    )
+    run.add_argument("--threads", type=int, default=2, help="of a processor's runtime (default: %(default)s)")
+    run.add_argument("--cool-down", type=float, default=0.5, metavar="SECONDS", help="before each repeat")
+    run.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one repeat")
+    run.add_argument("--keep-noisy", action="store_true", help="exit status 0 for a noisy measurement too")
+    run.add_argument("--output", type=Path, metavar="JSON", help="default: results/bench/BOARD/ARTIFACT.json")
+    add_config(run)
+
+    show = add_verb(
+        verbs,
+        "show",
+        _show,
+        "print records as a table",
+        "facekiln bench show results/bench/local/ncnn/*.json",
+    )
+    show.add_argument("records", type=Path, nargs="+")
+
+    read = add_verb(
+        verbs,
+        "read",
+        _read,
+        "read the log of a benchmark tool that was run by hand and print its figures as JSON",
+        "facekiln bench read board.log --tool bmrt_test --batch 4",
+    )
+    read.add_argument("log", type=Path, help="standard output, or both streams")
+    read.add_argument("--stderr", type=Path, metavar="FILE", help="standard error, of tm_benchmark")
+    read.add_argument("--tool", required=True, choices=sorted(_READERS))
+    read.add_argument("--batch", type=int, help="images per run, where the log does not tell")
+    read.add_argument("--calculate-times", type=int, default=1, metavar="N", help="of bmrt_test")
+    read.add_argument("--warm-up", type=int, default=0, metavar="N", help="loops of bmrt_test to leave out")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from facekiln.artifact import check_writable
+    from facekiln.boards.bench import Plan, bench_file, run_bench
+    from facekiln.boards.runner import LocalRunner
+    from facekiln.boards.tools import Request, batch_and_cores_of, precision_of, tool_for
+    from facekiln.boards.verdict import NOISY
+    from facekiln.config import load_config
+    from facekiln.errors import GateError, KilnError
+    from facekiln.provenance import write_record
+    from facekiln.targets import RESULTS, model_and_size_of
+
+    if options.board != LOCAL:
+        raise KilnError(
+            "can only be measured by hand so far",
+            where=f"board '{options.board}'",
+            hint="run the tool there and give its log to `facekiln bench read`",
+        )
+    tool = tool_for(options.artifact, options.tool)
+    config = load_config(options.config)
+    model, size = options.model, options.size
+    if model is None or size is None:
+        model, size = model_and_size_of(options.artifact, config)
+    height, width = config.model(model).size(size)
+    batch, cores = batch_and_cores_of(options.artifact)
+    output = options.output or bench_file(RESULTS, options.board, options.artifact)
+    check_writable(output)
+    request = Request(
+        path=str(options.artifact.resolve()),
+        shape=(batch, 3, height, width),
+        loops=options.loops,
+        warm_up=options.warm_up,
+        threads=options.threads,
+        cores=cores,
+        dtype=precision_of(options.artifact),
+        python=sys.executable,
+        program=options.program,
+    )
+    plan = Plan(options.repeats, options.retries, options.cool_down, options.timeout)
+    record = run_bench(
+        LocalRunner(),
+        tool,
+        request,
+        board=options.board,
+        artifact=options.artifact,
+        output=output,
+        plan=plan,
+    )
+    write_record(
+        output,
+        verb="bench run",
+        inputs=[options.artifact],
+        settings={**record["request"], **record["plan"]},
+        tools={record["tool"]: record["tool_version"] or "unknown"},
+        facts=record["result"],
+        emulated=record["virtual"],
+    )
+    _print([record])
+    if record["verdict"] == NOISY and not options.keep_noisy:
+        raise GateError(
+            f"noisy: rejected: {'; '.join(record['reasons'])}",
+            file=output,
+            hint="stop other work on the board, fix its clocks, and run it again; the record is kept",
+        )
+    return 0
+
+
+def _show(options: argparse.Namespace) -> None:
+    from facekiln.boards.bench import read_bench
+
+    _print([read_bench(path) for path in options.records])
+
+
+def _print(records: list[dict[str, Any]]) -> None:
+    head = ("artifact", "board", "batch", "ms/image", "95 %", "p99 ms", "images/s", "verdict")
+    rows = [head]
+    for record in records:
+        result, interval = record["result"], record["result"]["interval_95_ms"]
+        half = "-"
+        if interval is not None:
+            half = f"+-{(interval['high'] - interval['low']) / 2 / result['latency_ms']:.1%}"
+        percentiles = result["over_all_runs_ms"].get("percentiles", {})
+        p99 = f"{percentiles['99']:.2f}" if "99" in percentiles else "-"
+        name = f"{record['board']} (VIRTUAL)" if record["virtual"] else record["board"]
+        figures = (f"{result['per_image_ms']:.3f}", half, p99, f"{result['images_per_second']:.1f}")
+        rows.append((Path(record["artifact"]).name, name, str(record["batch"]), *figures, record["verdict"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        sys.stdout.write(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+        sys.stdout.write("\n")
+    for record in records:
+        for note in (*record["reasons"], *record["notes"]):
+            sys.stdout.write(f"{Path(record['artifact']).name}: {note}\n")
+
+
+def _read_bmrt(text: str, _: str, options: argparse.Namespace) -> list[Any]:
+    from facekiln.chips.sophon import bmrt_log, bmrt_test
+
+    log = bmrt_test.parse(text)
+    return [
+        bmrt_test.timing(
+            log,
+            batch=options.batch,
+            calculate_times=options.calculate_times,
+            warm_up=options.warm_up,
+            net=net,
+            stage=stage,
+        )
+        for net, stage in bmrt_log.groups(log.blocks)
+    ]
+
+
+def _read_mm(text: str, _: str, options: argparse.Namespace) -> list[Any]:
+    from facekiln.chips.magicmind import mm_run
+
+    return list(mm_run.timings(mm_run.parse(text), batch=options.batch))
+
+
+def _read_tm(text: str, stderr: str, options: argparse.Namespace) -> list[Any]:
+    from facekiln.chips.tengine import tm_benchmark
+
+    return [tm_benchmark.parse(text, stderr or text, batch=options.batch or 1)]
+
+
+def _read_ncnn(text: str, stderr: str, _: argparse.Namespace) -> list[Any]:
+    from facekiln.chips.ncnn import benchncnn
+
+    return [benchncnn.parse(stderr or text)]
+
+
+def _read_rknn(text: str, _: str, options: argparse.Namespace) -> list[Any]:
+    from facekiln.chips.rknn import rknn_benchmark
+
+    return [rknn_benchmark.parse(text, batch=options.batch or 1)]
+
+
+def _read_demo(text: str, _: str, __: argparse.Namespace) -> list[Any]:
+    from facekiln.chips.sophon import demo_log
+
+    return [demo_log.parse(text)]
+
+
+def _read_latency(text: str, _: str, __: argparse.Namespace) -> list[Any]:
+    from facekiln.boards import latency_log
+
+    return [latency_log.parse(text)]
+
+
+_READERS = {
+    "bmrt_test": _read_bmrt,
+    "sophon-demo": _read_demo,
+    "mm_run": _read_mm,
+    "tm_benchmark": _read_tm,
+    "benchncnn": _read_ncnn,
+    "rknn_benchmark": _read_rknn,
+    "latency": _read_latency,
+}
+
+
+def _read(options: argparse.Namespace) -> None:
+    import json
+
+    texts = [
+        path.read_text(encoding="utf-8", errors="replace") if path else ""
+        for path in (options.log, options.stderr)
+    ]
+    timings = _READERS[options.tool](texts[0], texts[1], options)
+    value = [timing.to_json() for timing in timings]
+    sys.stdout.write(json.dumps(value[0] if len(value) == 1 else value, indent=2, sort_keys=True) + "\n")
