@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,17 @@ def test_every_picture_is_there_and_meta_says_what_made_it(
         assert (np.diff(scores) <= 0).all()
         assert (scores > 0.02).all()
     assert list(tmp_path.glob(".out*")) == []
+
+
+def test_a_library_of_the_users_own_says_its_version(
+    run: Run, stage: Any, detector: Model, scenes: Scenes, tmp_path: Path
+) -> None:
+    stage(detector)
+    run(detector, scenes(), "out")
+    assert read_predictions(tmp_path / "out").meta["backend_version"] == metadata.version("onnxruntime")
+    stage(detector).version = "1.5-dev"
+    run(detector, scenes(), "own")
+    assert read_predictions(tmp_path / "own").meta["backend_version"] == "1.5-dev"
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 3, 6])

@@ -161,7 +161,7 @@ def _run(options: argparse.Namespace) -> None:
     feed = to_tensor(picture, declared)
     if options.runtime:
         (outputs,), version = runtime.run(options.tmfile, [feed])
-        log.info("Tengine %s", version)
+        log.info("Tengine-Lite %s", version)
     else:
         log.info("simulated in ONNX Runtime, not run by Tengine")
         outputs = simulation.run(feed)

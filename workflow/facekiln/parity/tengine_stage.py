@@ -23,9 +23,9 @@ class TengineStage:
     """See `facekiln.parity.executors.Stage`; what runs in the real library is not emulated."""
 
     def __init__(self, path: Path, model: Model, *, real: bool) -> None:
-        self._path, self._model, self._real = path, model, real
-        self._graph = read_tmfile(path)
+        self._model, self._graph = model, read_tmfile(path)
         self._simulation: dict[bool, Simulation] = {}
+        self._session = runtime.Session(path) if real else None
         self.name = "tengine-runtime" if real else "tengine-simulation"
         self.precision = "float" if self._graph.precision == "fp32" else "int8"
         self.emulated = not real
@@ -35,11 +35,14 @@ class TengineStage:
     def run(self, picture: Picture) -> Arrays:
         """See `Stage.run`."""
         feed = to_tensor(picture, self._model.input)
-        if self._real:
-            (outputs,), _ = runtime.run(self._path, [feed])
-        else:
-            outputs = self._simulated(intermediates=False).run(feed)
+        session = self._session or self._simulated(intermediates=False)
+        outputs = session.run(feed)
         return {self._names.get(name, name): values for name, values in outputs.items()}
+
+    @property
+    def version(self) -> str | None:
+        """What the library says of itself; None where the file is simulated."""
+        return self._session.version if self._session else None
 
     def trace(self, picture: Picture) -> Arrays:
         """See `Stage.trace`; what is between comes from the simulation, as the runtime shows outputs only."""

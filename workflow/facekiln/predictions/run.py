@@ -69,7 +69,8 @@ def predict(
         "artifact_sha256": sha256_of(artifact),
         "precision": stage.precision,
         "backend": backend,
-        "backend_version": version_of(backend),
+        # A library of the user's own is asked itself.
+        "backend_version": getattr(stage, "version", None) or version_of(backend),
         "emulated": stage.emulated,
         "dataset": declared.name,
         "dataset_digest": declared.digest(),

@@ -1,16 +1,19 @@
 """The child process that loads Tengine's library: a wrong file ends this process and no other.
 
-Called as `python runtime_child.py LIBRARY TMFILE MODE THREADS FOLDER RUNS`. For run r, input i is read from
-`FOLDER/in_{r}_{i}.npy` (the file's own codes) and output o is written to `out_{r}_{o}.npy`. Source of the
-calls: c_api.h of OAID/Tengine, branch tengine-lite.
+Called as `python runtime_child.py LIBRARY TMFILE MODE THREADS`. It answers on its standard output: the size
+of a JSON text, in four bytes, and the text; first {"version"}, then for each run {"outputs": [{"shape",
+"dtype", "bytes"}]} and behind it those bytes. A run is asked for on standard input by a line {"shape",
+"bytes"} and the bytes of the input, in the file's own codes. It ends with its input. What the library prints
+goes to standard error. Source of the calls: c_api.h of OAID/Tengine, branch tengine-lite.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import sys
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,46 +62,62 @@ def _output(library: ctypes.CDLL, graph: ctypes.c_void_p, node: int, place: int)
     return np.frombuffer(raw, kind, int(np.prod(shape))).reshape(shape)
 
 
+def _outputs(library: ctypes.CDLL, graph: ctypes.c_void_p) -> list[np.ndarray]:
+    found = []
+    for node in range(library.get_graph_output_node_number(graph)):
+        handle = ctypes.c_void_p(library.get_graph_output_node(graph, node))
+        for place in range(library.get_node_output_number(handle)):
+            found.append(_output(library, graph, node, place))
+    return found
+
+
+def _prepare(
+    library: ctypes.CDLL, graph: ctypes.c_void_p, buffer: Any, shape: list[int], mode: int, threads: int
+) -> None:
+    handle = library.get_graph_input_tensor(graph, 0, 0)
+    _check(handle, "get_graph_input_tensor")
+    tensor = ctypes.c_void_p(handle)
+    _check(
+        library.set_tensor_shape(tensor, (ctypes.c_int * len(shape))(*shape), len(shape)), "set_tensor_shape"
+    )
+    _check(library.set_tensor_buffer(tensor, buffer, ctypes.sizeof(buffer)), "set_tensor_buffer")
+    # Left alone, the library would pin its threads to cores that this process was not given.
+    cores = sum(1 << core for core in os.sched_getaffinity(0))
+    options = _Options(threads, 0, mode, cores)
+    _check(library.prerun_graph_multithread(graph, options), "prerun_graph_multithread")
+
+
 def main(arguments: list[str]) -> None:
-    """Run the file; see the module."""
-    path, tmfile, mode, threads, name, runs = arguments
-    folder = Path(name)
+    """Answer until the input ends; see the module."""
+    path, tmfile, mode, threads = arguments
+    # The library prints to either stream as it likes; ours is out of its reach.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+    def answer(told: dict[str, Any], arrays: list[np.ndarray]) -> None:
+        text = json.dumps(told).encode()
+        answers.write(len(text).to_bytes(4, "little") + text + b"".join(array.tobytes() for array in arrays))
+        answers.flush()
+
     library = _library(path)
     _check(library.init_tengine(), "init_tengine")
-    sys.stdout.write(f"version {library.get_tengine_version().decode()}\n")
     made = library.create_graph(None, b"tengine", tmfile.encode())
     _check(made, "create_graph")
     graph = ctypes.c_void_p(made)
-    count = library.get_graph_input_node_number(graph)
-    buffers = []
-    for place in range(count):
-        first = np.load(folder / f"in_0_{place}.npy")
-        handle = library.get_graph_input_tensor(graph, place, 0)
-        _check(handle, "get_graph_input_tensor")
-        tensor = ctypes.c_void_p(handle)
-        dims = (ctypes.c_int * first.ndim)(*first.shape)
-        _check(library.set_tensor_shape(tensor, dims, first.ndim), "set_tensor_shape")
-        buffers.append(np.ascontiguousarray(first).copy())
-        pointer = buffers[-1].ctypes.data_as(ctypes.c_void_p)
-        _check(library.set_tensor_buffer(tensor, pointer, buffers[-1].nbytes), "set_tensor_buffer")
-    # Left alone, the library would pin its threads to cores that this process was not given.
-    cores = sum(1 << core for core in os.sched_getaffinity(0))
-    options = _Options(int(threads), 0, int(mode), cores)
-    _check(library.prerun_graph_multithread(graph, options), "prerun_graph_multithread")
-    outputs = library.get_graph_output_node_number(graph)
-    for run in range(int(runs)):
-        for place, buffer in enumerate(buffers):
-            buffer[...] = np.load(folder / f"in_{run}_{place}.npy")
+    answer({"version": library.get_tengine_version().decode()}, [])
+    buffer: Any = None
+    while line := sys.stdin.buffer.readline():
+        asked = json.loads(line)
+        data = sys.stdin.buffer.read(asked["bytes"])
+        if buffer is None:
+            buffer = (ctypes.c_char * len(data))()
+            _prepare(library, graph, buffer, asked["shape"], int(mode), int(threads))
+        ctypes.memmove(buffer, data, len(data))
         _check(library.run_graph(graph, 1), "run_graph")
-        number = 0
-        for node in range(outputs):
-            handle = ctypes.c_void_p(library.get_graph_output_node(graph, node))
-            for place in range(library.get_node_output_number(handle)):
-                np.save(folder / f"out_{run}_{number}.npy", _output(library, graph, node, place))
-                number += 1
-    sys.stdout.write("finished\n")
-    sys.stdout.flush()
-    # Everything is written; what the library does when it is taken down is not asked for.
+        arrays = _outputs(library, graph)
+        told = [{"shape": one.shape, "dtype": one.dtype.str, "bytes": one.nbytes} for one in arrays]
+        answer({"outputs": told}, arrays)
+    # Everything is told; what the library does when it is taken down is not asked for.
     os._exit(0)
 
 
