@@ -15,7 +15,7 @@ rule build_magicmind:
     benchmark:
         "logs/benchmarks/magicmind/{model}_{size}_{precision}_{batch}b.tsv"
     wildcard_constraints:
-        precision="[a-z]+_[a-z0-9_]+",
+        precision="(force|qint8)_[a-z0-9_]+",
         batch=r"\d+(-\d+)?",
     conda:
         ENVIRONMENT
