@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,13 +115,19 @@ class Sshd:
             time.sleep(0.02)
         raise RuntimeError((self.folder / "sshd.log").read_text()[-500:])
 
+    def drop_connections(self) -> None:
+        """End every connection of the server at once; the server goes on."""
+        assert self.process is not None
+        for pid in _children(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """End the server and every connection of it, at once."""
         if self.process is None:
             return
-        for pid in [*_children(self.process.pid), self.process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self.drop_connections()
+        self.process.kill()
         self.process.wait()
         self.process = None
 
@@ -132,9 +138,9 @@ class Sshd:
             "command_seconds": 20,
             "stall_seconds": 10,
             "reconnect_seconds": 10,
-            "run_seconds": 20,
-            "grace_seconds": 3,
-            "lease_seconds": 3,
+            "run_seconds": 30,
+            "grace_seconds": 10,
+            "lease_seconds": 10,
             "poll_seconds": 0.1,
             "reserve_mb": 1,
         }
@@ -258,3 +264,22 @@ class Proxy:
         """End it."""
         self._listener.close()
         self.cut()
+
+
+def processes_with(text: str) -> list[str]:
+    """Return the command lines of this machine's processes that hold a text, but for our own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            if text in line and int(path.parent.name) != os.getpid():
+                found.append(line)
+    return found
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    """Wait until something is true; fail when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come to pass"
+        time.sleep(0.02)

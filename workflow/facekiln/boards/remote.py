@@ -28,6 +28,7 @@ from facekiln.boards.faults import (
     RunTimeout,
 )
 from facekiln.boards.lease import Lease
+from facekiln.boards.runner import RunResult
 from facekiln.boards.script import Answer, BoardScript
 from facekiln.boards.upload import place, store
 from facekiln.errors import KilnError
@@ -37,23 +38,17 @@ _SHOWN = 4000  # characters of standard error in a message
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """What a command did.
+class RemoteResult(RunResult):
+    """What a command on a board did.
+
+    Its status is 128 + N when it was ended by signal N; its seconds are the board's own.
 
     Attributes:
-        status: its exit status; 128 + N when it was ended by signal N.
-        stdout: standard output, undecodable bytes replaced.
-        stderr: standard error, likewise.
-        seconds: on the board, from start to end.
         run: name of the run's folder.
         folder: that folder on the board.
         reconnections: how often the connection was lost meanwhile.
     """
 
-    status: int
-    stdout: str
-    stderr: str
-    seconds: float
     run: str = ""
     folder: str = ""
     reconnections: int = 0
@@ -116,7 +111,7 @@ class RemoteRunner:
         on_line: Callable[[str], object] | None = None,
         name: str | None = None,
         keep: bool = False,
-    ) -> RunResult:
+    ) -> RemoteResult:
         """Run a command and wait for its end.
 
         Args:
@@ -198,7 +193,7 @@ class _Attempt:
         self.started = False
         self._done = threading.Event()
 
-    def go(self, job: str) -> RunResult:
+    def go(self, job: str) -> RemoteResult:
         limits, lease = self.limits, self.runner.lease
         first = self.script.session.generation
         self.started = True
@@ -225,7 +220,7 @@ class _Attempt:
         self.started = False
         if reason != "done":
             raise self._ended(reason)
-        return RunResult(
+        return RemoteResult(
             status=state.number("status"),
             stdout=self.outputs[0].text(),
             stderr=self.outputs[1].text(),

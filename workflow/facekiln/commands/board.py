@@ -340,8 +340,8 @@ def _run(options: argparse.Namespace) -> int:
             for name, path in get.items():
                 fetch(script, f"{done.folder}/{name}", path)
             runner.drop(done.run)
-    log.info("%s: exit status %d after %.2f s", options.name, done.status, done.seconds)
-    return done.status
+    log.info("%s: exit status %s after %.2f s", options.name, done.status, done.seconds)
+    return done.status or 0
 
 
 def _put(options: argparse.Namespace) -> None:
