@@ -15,7 +15,7 @@ PROGRAM = Path(__file__).with_name("latency_child.py")
 RUNTIMES = ("onnxruntime", "ncnn")
 _RUN = re.compile(r"run (\d+) (\d+\.\d{4}) ms")
 _MEAN = re.compile(r"mean (\d+\.\d{4}) ms")
-_FACT = re.compile(r"(python|machine|threads|shape|load_ms|peak_memory_kib) (\S+)")
+_FACT = re.compile(r"(python|machine|threads|load_ms) (\S+)|(shape) (\d+(?:,\d+)+)|(peak_memory_kib) (\d+)")
 
 
 def command(
@@ -55,8 +55,8 @@ def command(
     return [python, program, runtime, model, *options]
 
 
-def parse(text: str, *, loops: int | None = None) -> Timing:
-    """Return the figures of a run.
+def parse(text: str, *, loops: int | None = None, shape: Sequence[int] | None = None) -> Timing:
+    """Return the figures of a run; `loops` and `shape` are checked where given.
 
     Raises:
         KilnError: the run did not end, runs are missing, or the mean is not theirs.
@@ -77,12 +77,15 @@ def parse(text: str, *, loops: int | None = None) -> Timing:
         elif match := re.fullmatch(r"end (\d+)", line.text):
             ended = int(match[1])
         elif match := _FACT.fullmatch(line.text):
-            facts[match[1]] = match[2]
+            name, value = (group for group in match.groups() if group is not None)
+            facts[name] = value
     if ended is None or runtime is None or mean is None or "shape" not in facts:
         said = [line.text for line in read_lines(text)[-1:]]
         raise fail(TOOL, "the program did not end", value=said[0] if said else "it printed nothing")
     if ended != len(samples) or loops not in (None, ended):
         raise fail(TOOL, f"{len(samples)} runs of {loops or ended}")
+    if shape is not None and facts["shape"] != ",".join(map(str, shape)):
+        raise fail(TOOL, "the run is of another shape", value=facts["shape"])
     latency = stats_of(samples)
     if abs(latency.mean - mean) > 2e-4:
         raise fail(TOOL, "the mean is not that of the runs", value=f"{mean} against {latency.mean:.4f}")

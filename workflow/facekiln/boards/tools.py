@@ -74,7 +74,7 @@ def _latency_parse(request: Request, result: RunResult) -> Timing:
     if result.status not in (None, 0):
         last = result.stderr.strip().splitlines()[-1:] or ["nothing on standard error"]
         raise KilnError(f"the run failed: {last[0]}", file=request.path, value=f"exit status {result.status}")
-    return latency_log.parse(result.stdout, loops=request.loops)
+    return latency_log.parse(result.stdout, loops=request.loops, shape=request.shape)
 
 
 def _bmrt_command(request: Request) -> list[str]:

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "read the log of a benchmark tool that was run by hand and print its figures as JSON",
         "facekiln bench read board.log --tool bmrt_test --batch 4",
     )
-    read.add_argument("log", type=Path, help="standard output, or both streams")
+    read.add_argument("file", type=Path, help="standard output, or both streams")
     read.add_argument("--stderr", type=Path, metavar="FILE", help="standard error, of tm_benchmark")
     read.add_argument("--tool", required=True, choices=sorted(_READERS))
     read.add_argument("--batch", type=int, help="images per run, where the log does not tell")
@@ -234,7 +234,7 @@ def _read(options: argparse.Namespace) -> None:
 
     texts = [
         path.read_text(encoding="utf-8", errors="replace") if path else ""
-        for path in (options.log, options.stderr)
+        for path in (options.file, options.stderr)
     ]
     timings = _READERS[options.tool](texts[0], texts[1], options)
     value = [timing.to_json() for timing in timings]

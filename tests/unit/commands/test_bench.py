@@ -1,0 +1,91 @@
+"""`facekiln bench` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from facekiln.cli import main
+
+BMRT_LOG = """\
+[BMRT][bmrt_test:1362] INFO:load input time(s): 0.008165
+[BMRT][bmrt_test:1363] INFO:pre alloc  time(s): 0.000031
+[BMRT][bmrt_test:1364] INFO:calculate  time(s): 0.003735
+[BMRT][bmrt_test:1365] INFO:get output time(s): 0.006268
+[BMRT][bmrt_test:1366] INFO:compare    time(s): 0.005704
+"""
+BENCHNCNN = """\
+#!/bin/sh
+echo "loop_count = $1" >&2
+echo "           a  min =    9.00  max =   11.00  avg =   10.00" >&2
+"""
+
+
+def test_reading_a_log_of_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "board.log"
+    log.write_text(BMRT_LOG)
+    assert main(["bench", "read", str(log), "--tool", "bmrt_test", "--batch", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["latency_ms"]["mean"] == pytest.approx(3.735)
+    assert main(["bench", "read", str(log), "--tool", "bmrt_test"]) == 1
+    assert log.read_text() == BMRT_LOG
+
+
+@pytest.mark.parametrize(
+    "tool", ["mm_run", "tm_benchmark", "benchncnn", "rknn_benchmark", "sophon-demo", "latency"]
+)
+def test_a_log_of_another_tool_is_refused(tool: str, tmp_path: Path) -> None:
+    log = tmp_path / "board.log"
+    log.write_text(BMRT_LOG)
+    assert main(["bench", "read", str(log), "--tool", tool]) == 1
+
+
+def test_a_run_with_a_stand_in_and_the_table(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "benchncnn"
+    program.write_text(BENCHNCNN)
+    program.chmod(0o755)
+    artifact = Path("results/ncnn/retinaface_640.param")
+    artifact.parent.mkdir(parents=True)
+    artifact.write_text("7767517\n")
+    arguments = ["bench", "run", str(artifact), "--board", "local", "--config", str(root / "config")]
+    arguments += ["--tool", "benchncnn", "--program", str(program), "--cool-down", "0", "--repeats", "2"]
+    assert main(arguments) == 0
+    record = Path("results/bench/local/ncnn/retinaface_640.param.json")
+    assert json.loads(record.read_text())["command"][-1] == "shape=[640,640,3]"
+    assert Path(f"{record}.kiln.json").exists()
+    capsys.readouterr()
+    assert main(["bench", "show", str(record)]) == 0
+    shown = capsys.readouterr().out
+    assert "retinaface_640.param" in shown
+    assert "10.000" in shown
+    assert "steady" in shown
+
+
+def test_boards_that_cannot_be_reached_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    artifact = tmp_path / "retinaface_640.param"
+    artifact.write_text("x")
+    assert main(["bench", "run", str(artifact), "--board", "no_such_board"]) == 1
+
+
+def test_noise_ends_with_status_3_and_keeps_the_record(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "benchncnn"
+    counter = "n=$(cat n 2>/dev/null || echo 0); n=$((n + 1)); echo $n > n; v=$((10 + n % 2 * 9))"
+    program.write_text(
+        f'#!/bin/sh\n{counter}\necho "           a  min =    9.00  max =   21.00  avg =   $v.00" >&2\n'
+    )
+    program.chmod(0o755)
+    artifact = tmp_path / "retinaface_640.param"
+    artifact.write_text("x")
+    arguments = ["bench", "run", str(artifact), "--board", "local", "--config", str(root / "config")]
+    arguments += ["--tool", "benchncnn", "--program", str(program), "--cool-down", "0", "--repeats", "3"]
+    arguments += ["--retries", "1", "--output", "out.json"]
+    assert main(arguments) == 3
+    assert json.loads(Path("out.json").read_text())["verdict"] == "noisy: rejected"
+    assert main([*arguments, "--keep-noisy"]) == 0
