@@ -75,7 +75,7 @@ def _package(name: str, why: str | None) -> Finding:
 
 
 def _sophon(config_folder: Path | str, config: Config) -> Finding:
-    """Whether SOPHON's tools are there; they are made on first need, so that only broken ones are `missing`."""
+    """Look for SOPHON's tools; as they are made on first need, only broken ones are `missing`."""
     from facekiln.chips.sophon.environment import fault_of, wanted
     from facekiln.chips.sophon.interpreter import find_interpreter
     from facekiln.chips.sophon.settings import load_settings
