@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run",
         _run,
         "run an emulated file on a picture and tell its outputs",
-        "facekiln magicmind run results/magicmind/retinaface_640_force_float16_1b.mm face.jpg --model retinaface"
+        "facekiln magicmind run results/magicmind/retinaface_640_force_float16_1b.mm a.jpg --model retinaface"
         " --size 640",
     )
     run.add_argument("mm", type=Path)
