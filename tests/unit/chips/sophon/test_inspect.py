@@ -10,6 +10,7 @@ import pytest
 
 from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.bmodel_format import Bmodel
+from facekiln.chips.sophon.clock import normalise
 from facekiln.chips.sophon.differ import compare
 from facekiln.chips.sophon.inspect import describe, findings, render, section_lines
 from facekiln.cli import main
@@ -123,6 +124,14 @@ def test_the_build_time_alone_is_no_difference(file, capsys) -> None:  # type: i
     assert "identical but for the build time" in capsys.readouterr().out
     assert main(["sophon", "compare", str(a), str(a)]) == 0
     assert capsys.readouterr().out.splitlines()[1] == "identical"
+
+
+def test_a_normalised_file_says_so(file) -> None:  # type: ignore[no-untyped-def]
+    path = file()
+    assert not any("set by facekiln" in line for line in render(read_bmodel(path)))
+    path.write_bytes(normalise(path.read_bytes()))
+    assert any("1970 (set by facekiln" in line for line in render(read_bmodel(path)))
+    assert _differences(path, file("b")) == []
 
 
 def test_compare_names_what_differs(file) -> None:  # type: ignore[no-untyped-def]
