@@ -16,26 +16,7 @@ from facekiln.boards.runner import LocalRunner, RunResult
 from facekiln.boards.tools import TOOLS, Request
 from facekiln.boards.verdict import NOISY, STEADY, UNJUDGED
 from facekiln.errors import KilnError
-
-# Prints bmrt_test's lines (libsophon) for as many loops as asked; the first launch is slow.
-BMRT = """\
-#!/bin/sh
-while [ $# -gt 0 ]; do [ "$1" = --loopnum ] && loops=$2; shift; done
-echo "[BMRT][deal_with_options:1378] INFO:Loop num: $loops"
-echo "[BMRT][show_net_info:1359] INFO: NetName: slim, Index=0"
-echo "[BMRT][show_net_info:1361] INFO: ---- stage 0 ----"
-echo "[BMRT][show_net_info:1369] INFO:   Input 0) 'input' shape=[ 4 3 240 320 ] dtype=INT8"
-us=9000 loop=0
-while [ $loop -lt $loops ]; do
-  echo "[BMRT][bmrt_test:770] INFO:==> running network #0, name: slim, loop: $loop"
-  echo "[BMRT][bmrt_test:1014] INFO:net[slim] stage[0], launch total time is $us us"
-  echo "[BMRT][bmrt_test:1058] INFO:load input time(s): 0.001000"
-  echo "[BMRT][bmrt_test:1059] INFO:calculate  time(s): 0.00$us"
-  echo "[BMRT][bmrt_test:1060] INFO:get output time(s): 0.000300"
-  echo "[BMRT][bmrt_test:1061] INFO:compare    time(s): 0.000100"
-  loop=$((loop + 1)) us=$((2000 + loop % 3))
-done
-"""
+from support.bench_tools import BMRT, write_tool
 
 
 class Scripted:
@@ -88,9 +69,7 @@ def _run(runner: Any, artifact: Path, tool: str = "benchncnn", **more: Any) -> d
 
 
 def test_a_stand_in_of_bmrt_test_through_a_real_process(tmp_path: Path) -> None:
-    tool = tmp_path / "bmrt_test"
-    tool.write_text(BMRT)
-    tool.chmod(0o755)
+    tool = write_tool(tmp_path / "bmrt_test", BMRT)
     bmodel = tmp_path / "slim_320_int8_4b.bmodel"
     bmodel.write_bytes(b"model")
     request = Request(str(bmodel), (4, 3, 240, 320), loops=12, warm_up=2, program=str(tool), dtype="int8")

@@ -65,10 +65,14 @@ def test_a_run_with_a_stand_in_and_the_table(
     assert "steady" in shown
 
 
-def test_boards_that_cannot_be_reached_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_board_is_told(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact = tmp_path / "retinaface_640.param"
     artifact.write_text("x")
-    assert main(["bench", "run", str(artifact), "--board", "no_such_board"]) == 1
+    assert (
+        main(["bench", "run", str(artifact), "--board", "no_such_board", "--config", str(root / "config")])
+        == 1
+    )
+    assert "no_such_board" in capsys.readouterr().err
 
 
 def test_noise_ends_with_status_3_and_keeps_the_record(

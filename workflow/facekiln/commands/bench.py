@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facekiln.commands import add_config, add_verb
+
+if TYPE_CHECKING:
+    from facekiln.boards.runner import Runner
+    from facekiln.boards.tools import Request, Tool
 
 LOCAL = "local"
 
@@ -23,7 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "facekiln bench run results/ncnn/retinaface_640.param --board local",
     )
     run.add_argument("artifact", type=Path)
-    run.add_argument("--board", required=True, help=f"'{LOCAL}' is this machine")
+    run.add_argument("--board", required=True, help=f"of config/boards.yaml; '{LOCAL}' is this machine")
+    run.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="for another user of the board"
+    )
+    run.add_argument(
+        "--virtual", action="store_true", help="mark it: a stand-in runs there instead of the chip"
+    )
     run.add_argument(
         "--tool", help="default: the first that measures such a file (onnxruntime, ncnn, bmrt_test, ...)"
     )
@@ -72,54 +84,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from facekiln.artifact import check_writable
     from facekiln.boards.bench import Plan, bench_file, run_bench
-    from facekiln.boards.runner import LocalRunner
-    from facekiln.boards.tools import Request, batch_and_cores_of, precision_of, tool_for
+    from facekiln.boards.tools import tool_for
     from facekiln.boards.verdict import NOISY
-    from facekiln.config import load_config
-    from facekiln.errors import GateError, KilnError
-    from facekiln.provenance import write_record
-    from facekiln.targets import RESULTS, model_and_size_of
+    from facekiln.errors import GateError
+    from facekiln.provenance import read_record, write_record
+    from facekiln.targets import RESULTS
 
-    if options.board != LOCAL:
-        raise KilnError(
-            "can only be measured by hand so far",
-            where=f"board '{options.board}'",
-            hint="run the tool there and give its log to `facekiln bench read`",
-        )
-    tool = tool_for(options.artifact, options.tool)
-    config = load_config(options.config)
-    model, size = options.model, options.size
-    if model is None or size is None:
-        model, size = model_and_size_of(options.artifact, config)
-    height, width = config.model(model).size(size)
-    batch, cores = batch_and_cores_of(options.artifact)
-    output = options.output or bench_file(RESULTS, options.board, options.artifact)
+    artifact: Path = options.artifact
+    tool = tool_for(artifact, options.tool)
+    output = options.output or bench_file(RESULTS, options.board, artifact)
     check_writable(output)
-    request = Request(
-        path=str(options.artifact.resolve()),
-        shape=(batch, 3, height, width),
-        loops=options.loops,
-        warm_up=options.warm_up,
-        threads=options.threads,
-        cores=cores,
-        dtype=precision_of(options.artifact),
-        python=sys.executable,
-        program=options.program,
-    )
-    plan = Plan(options.repeats, options.retries, options.cool_down, options.timeout)
-    record = run_bench(
-        LocalRunner(),
-        tool,
-        request,
-        board=options.board,
-        artifact=options.artifact,
-        output=output,
-        plan=plan,
-    )
+    made = read_record(artifact)
+    with _place(options, tool) as (runner, request):
+        record = run_bench(
+            runner,
+            tool,
+            request,
+            board=options.board,
+            artifact=artifact,
+            output=output,
+            plan=Plan(options.repeats, options.retries, options.cool_down, options.timeout),
+            virtual=options.virtual or bool(made and made.emulated),
+        )
     write_record(
         output,
         verb="bench run",
-        inputs=[options.artifact],
+        inputs=[artifact],
         settings={**record["request"], **record["plan"]},
         tools={record["tool"]: record["tool_version"] or "unknown"},
         facts=record["result"],
@@ -133,6 +123,42 @@ def _run(options: argparse.Namespace) -> int:
             hint="stop other work on the board, fix its clocks, and run it again; the record is kept",
         )
     return 0
+
+
+@contextmanager
+def _place(options: argparse.Namespace, tool: Tool) -> Iterator[tuple[Runner, Request]]:
+    """Yield where to run, and the request for it."""
+    from facekiln.boards.runner import LocalRunner
+    from facekiln.boards.tools import Request, batch_and_cores_of, precision_of
+    from facekiln.config import load_config
+    from facekiln.targets import model_and_size_of
+
+    config = load_config(options.config)
+    model, size = options.model, options.size
+    if model is None or size is None:
+        model, size = model_and_size_of(options.artifact, config)
+    height, width = config.model(model).size(size)
+    batch, cores = batch_and_cores_of(options.artifact)
+    request = Request(
+        path=str(options.artifact.resolve()),
+        shape=(batch, 3, height, width),
+        loops=options.loops,
+        warm_up=options.warm_up,
+        threads=options.threads,
+        cores=cores,
+        dtype=precision_of(options.artifact),
+        python=sys.executable,
+        program=options.program,
+    )
+    if options.board == LOCAL:
+        yield LocalRunner(), request
+        return
+    from facekiln.boards.bench_board import measuring_on
+    from facekiln.boards.settings import load_board
+
+    board = load_board(options.board, options.config)
+    with measuring_on(board, tool, options.artifact, request, wait=options.wait) as place:
+        yield place
 
 
 def _show(options: argparse.Namespace) -> None:
