@@ -42,14 +42,18 @@ def _inspect(options: argparse.Namespace) -> int:
     from facekiln.chips.sophon.inspect import describe, findings, render, section_lines
     from facekiln.commands.tensors import tell_json
 
-    models = [read_bmodel(path) for path in options.bmodel]
     if options.json:
-        tell_json([describe(path) for path in options.bmodel])
-    else:
-        for model in models:
-            lines = [*render(model), *(section_lines(model) if options.sections else [])]
-            sys.stdout.write("\n".join(lines) + "\n\n")
-    return int(any(finding.level == "error" for model in models for finding in findings(model)))
+        told = [describe(path) for path in options.bmodel]
+        tell_json(told)
+        return int(any(finding["level"] == "error" for one in told for finding in one["findings"]))
+    damaged = False
+    for path in options.bmodel:
+        model = read_bmodel(path)
+        found = findings(model)
+        lines = [*render(model, found), *(section_lines(model) if options.sections else [])]
+        sys.stdout.write("\n".join(lines) + "\n\n")
+        damaged |= any(finding.level == "error" for finding in found)
+    return int(damaged)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,8 @@ def _stage_facts(stage: Stage) -> dict[str, Any]:
     }
 
 
-def describe_bmodel(model: Bmodel) -> dict[str, Any]:
-    """Return everything that a read file says, ready for JSON; `findings` has what to know of it."""
+def describe_bmodel(model: Bmodel, found: Sequence[Finding] = ()) -> dict[str, Any]:
+    """Return everything that a read file says, ready for JSON, with what was found of it (`findings`)."""
     kinds: Counter[str] = Counter()
     for section in model.sections:
         kinds[section.kind] += section.size
@@ -103,21 +104,22 @@ def describe_bmodel(model: Bmodel) -> dict[str, Any]:
         "memory": memory_facts(model.memory),
         "tool_memory": memory_facts(model.tool_memory),
         "sections": {**dict(sorted(kinds.items())), "header and tables": model.sections_start},
-        "findings": [asdict(finding) for finding in findings(model)],
+        "findings": [asdict(finding) for finding in found],
     }
 
 
 def describe(path: Path | str) -> dict[str, Any]:
-    """Return what a file says, with its name and sha256, ready for JSON.
+    """Return what a file says and what was found of it, with its name and sha256, ready for JSON.
 
     Raises:
         KilnError: see `read_bmodel`.
     """
-    return {"file": str(path), "sha256": sha256_of(path), **describe_bmodel(read_bmodel(path))}
+    model = read_bmodel(path)
+    return {"file": str(path), "sha256": sha256_of(path), **describe_bmodel(model, findings(model))}
 
 
 def findings(model: Bmodel) -> list[Finding]:
-    """Return what a user of a file would stumble over, errors first."""
+    """Return what a user of a file would stumble over, errors first; reads its weights to check them."""
     found = []
     for net, stage in model.stages:
         found += _of_stage(model, net, stage)
@@ -190,8 +192,8 @@ def _memory_line(name: str, memory: Memory) -> str:
     return f"{name:<13}{memory.device:,} bytes ({parts})"
 
 
-def render(model: Bmodel) -> list[str]:
-    """Return lines for a person."""
+def render(model: Bmodel, found: Sequence[Finding] = ()) -> list[str]:
+    """Return lines for a person, with what was found of the file (`findings`)."""
     kernel, memory = model.kernel, model.memory
     lines = [
         f"{model.file}: {model.bytes:,} bytes",
@@ -213,7 +215,7 @@ def render(model: Bmodel) -> list[str]:
             )
             for side, tensors in (("input", stage.inputs), ("output", stage.outputs)):
                 lines += [_tensor_line(side, tensor, stage.dynamic) for tensor in tensors]
-    for finding in findings(model):
+    for finding in found:
         word = {"error": "PROBLEM", "warning": "warning", "note": "note"}[finding.level]
         lines.append(f"{word}: {finding.rule} {finding.where}: {finding.what}")
     return lines
