@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import re
 import shutil
 import time
@@ -30,8 +29,6 @@ from facekiln.progress import log, progress_bar
 
 # 1.7 GB installed; wheels are unpacked one by one, the largest has 0.7 GB.
 _NEEDED_BYTES = 2_500_000_000
-# 2000-01-01. What is in an environment is told by the name of its stamp, not by its date.
-_STAMP_TIME = 946_684_800
 # Commands of the tools' own do not quote the path that they are installed in.
 _SAFE_PATH = re.compile(r"[\w./+@:,=~-]+")
 # What of pip's settings says the way to the wheels; the rest (user, target, no-binary ...) would lead astray.
@@ -64,21 +61,15 @@ def make_environment(settings: SophonSettings, config: Config) -> Environment:
             if fault:
                 raise KilnError(fault, file=environment.folder, where="environment.folder")
             if not environment.stamp.is_file():
-                _write_stamp(environment, {**environment.identity(), **prove(environment)})
+                write_json(environment, {**environment.identity(), **prove(environment)})
         elif fault:
             _make(environment, settings.environment, descriptor)
             log.info("made %s", environment.folder)
         else:
             log.info("is there: %s", environment.folder)
         if not environment.own and not environment.stamp.is_file():
-            _write_stamp(environment, read_json(environment.marker))
+            write_json(environment, read_json(environment.marker))
     return environment
-
-
-def _write_stamp(environment: Environment, told: Any) -> None:
-    """Write the stamp, always of the same date: artifacts made before it need no second making."""
-    write_json(environment.stamp, told)
-    os.utime(environment.stamp, (_STAMP_TIME, _STAMP_TIME))
 
 
 def check_environment(settings: SophonSettings, config: Config) -> dict[str, Any]:
