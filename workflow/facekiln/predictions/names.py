@@ -15,6 +15,7 @@ from facekiln.config import Config, Model, known
 from facekiln.data.declared import Declared, load_datasets
 from facekiln.errors import KilnError
 from facekiln.predictions.settings import DEFAULT, Inference, inference_of
+from facekiln.predictions.toolchain import stamp_of
 from facekiln.targets import RESULTS, Targets, model_and_size_of
 
 
@@ -26,8 +27,9 @@ class Backend:
         folder: below results/, where the workflow makes such artifacts.
         ending: of the file that is run.
         packages: whose versions decide what it computes; empty where it is our own code.
-        reader: of Caffe pairs.
+        reader: of Caffe pairs, tmfiles and bmodels.
         beside: endings of files that are read with it.
+        toolchain: the environment of a vendor's tools that it runs in, see `facekiln.predictions.toolchain`.
     """
 
     folder: str
@@ -35,9 +37,11 @@ class Backend:
     packages: tuple[str, ...] = ()
     reader: str = "opencv"
     beside: tuple[str, ...] = ()
+    toolchain: str | None = None
 
 
 _PAIR = (".prototxt", ".heads.json")
+_TWIN = (".twin/final.mlir", ".twin/weights.npz")
 BACKENDS = {
     "torch": Backend("checkpoints", ".pth", ("torch",)),
     "torchscript": Backend("torchscript", ".pt", ("torch",)),
@@ -48,6 +52,8 @@ BACKENDS = {
     "tengine-simulation": Backend("tengine", ".tmfile", ("onnxruntime",)),
     "tengine-runtime": Backend("tengine", ".tmfile", reader="runtime"),
     "ncnn": Backend("ncnn", ".param", ("ncnn",), beside=(".bin",)),
+    "sophon-cmodel": Backend("sophon", ".bmodel", reader="cmodel", toolchain="sophon"),
+    "sophon-twin": Backend("sophon", ".bmodel", reader="twin", beside=_TWIN, toolchain="sophon"),
     "magicmind-emulator": Backend("magicmind", ".mm", ("onnxruntime",)),
 }
 
@@ -182,7 +188,10 @@ class PredictionTargets:
         wanted = self.wanted(wildcards.backend, wildcards.artifact, wildcards.dataset)
         backend, path = BACKENDS[wanted.backend], f"{RESULTS}/{wanted.artifact}"
         stem = path.removesuffix(backend.ending)
-        return {"artifact": path, "beside": [f"{stem}{ending}" for ending in backend.beside]}
+        beside = [f"{stem}{ending}" for ending in backend.beside]
+        if backend.toolchain:
+            beside.append(str(stamp_of(backend.toolchain, self.config)))
+        return {"artifact": path, "beside": beside}
 
     def digest(self, wildcards: Wildcards) -> str:
         """Return a hash of every setting behind predictions: a change of it predicts again."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from facekiln.config import Model
 from facekiln.data.sample import Sample
 from facekiln.errors import KilnError
-from facekiln.parity.executors import Arrays, Picture, Stage
+from facekiln.parity.executors import Arrays, BatchStage, Picture, Stage
 from facekiln.predictions.settings import Inference
 from facekiln.predictions.store import Predictions
 from facekiln.progress import log
@@ -21,6 +21,7 @@ from facekiln.vision.preprocess import Fit
 
 # Quantised softmax may leave 0..1 by a little; raw scores leave it by far.
 _SCORE_SLACK = 0.05
+Ran = TypeVar("Ran")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,9 @@ class OnePicture:
     def __init__(self, stage: Stage, model: Model, inference: Inference) -> None:
         self._stage, self.model, self.inference = stage, model, inference
         self._turn: Callable[[Prepared], Predictions] = self._points if inference.landmarks else self._faces
+        # Pictures that the stage takes at once; faces of a landmark model are its pictures.
+        self._places = stage.batch if isinstance(stage, BatchStage) else 1
+        self.batch = 1 if inference.landmarks else self._places
         self._told = False
         # Faces around which no square can be cut.
         self.lost = 0
@@ -83,11 +87,31 @@ class OnePicture:
         """
         return self._turn(prepared)
 
+    def several(self, prepared: Sequence[Prepared], place: int) -> list[Predictions]:
+        """Return the predictions of at most `batch` pictures, run at once.
+
+        Args:
+            prepared: consecutive pictures of a dataset.
+            place: of the first of them in the batch; what is before and behind them is black.
+
+        Raises:
+            KilnError: the stage cannot run them; names the first.
+        """
+        if self.batch == 1:
+            return [self(one) for one in prepared]
+        inputs = [one.inputs[0] for one in prepared]
+        outputs = self._run_at_once([*[None] * place, *inputs], prepared[0].sample)
+        return [self._found(*pair) for pair in zip(outputs, prepared, strict=True)]
+
     def _faces(self, prepared: Prepared) -> Predictions:
+        (fitted,) = prepared.inputs
+        assert fitted is not None
+        return self._found(self._run(fitted, prepared.sample), prepared)
+
+    def _found(self, outputs: Arrays, prepared: Prepared) -> Predictions:
         (fitted,), (how,) = prepared.inputs, prepared.back
         assert fitted is not None
         assert isinstance(how, Fit)
-        outputs = self._run(fitted, prepared.sample)
         self._look(outputs)
         scale = (how.x_scale, how.y_scale)
         faces = faces_from_outputs(outputs, self.model, fitted.shape[:2], self.inference.decode, scale)
@@ -104,13 +128,13 @@ class OnePicture:
     def _points(self, prepared: Prepared) -> Predictions:
         assert self._blank is not None
         found: list[Landmarks] = []
+        outputs = iter(self._run_places([one for one in prepared.inputs if one is not None], prepared.sample))
         for cropped, square in zip(prepared.inputs, prepared.back, strict=True):
             if cropped is None:
                 self.lost += 1
                 found.append(self._blank)
             else:
-                outputs = self._run(cropped, prepared.sample)
-                found.append(landmarks_from_outputs(outputs, self.model, square))
+                found.append(landmarks_from_outputs(next(outputs), self.model, square))
         points = np.array([each.points for each in found], np.float32)
         pose = np.array([each.pose for each in found if each.pose is not None], np.float32)
         return Predictions(
@@ -133,8 +157,26 @@ class OnePicture:
         return Landmarks(np.full_like(shown.points, np.nan), pose)
 
     def _run(self, picture: Picture, sample: Sample) -> Arrays:
+        return self._told_run(lambda: self._stage.run(picture), picture, sample)
+
+    def _run_at_once(self, pictures: Sequence[Picture | None], sample: Sample) -> list[Arrays]:
+        stage = self._stage
+        assert isinstance(stage, BatchStage)
+        first = next(picture for picture in pictures if picture is not None)
+        return self._told_run(lambda: stage.run_batch(pictures), first, sample)
+
+    def _run_places(self, pictures: Sequence[Picture], sample: Sample) -> Iterator[Arrays]:
+        """Run pictures, as many at once as the stage takes."""
+        for start in range(0, len(pictures), self._places):
+            part = pictures[start : start + self._places]
+            if self._places > 1:
+                yield from self._run_at_once(part, sample)
+            else:
+                yield self._run(part[0], sample)
+
+    def _told_run(self, run: Callable[[], Ran], picture: Picture, sample: Sample) -> Ran:
         try:
-            return self._stage.run(picture)
+            return run()
         except KilnError:
             raise
         except Exception as error:  # each runtime raises types of its own

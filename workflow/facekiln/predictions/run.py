@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 from facekiln import __version__
 from facekiln.ahead import ahead
-from facekiln.artifact import sha256_of
+from facekiln.artifact import sha256_of, sha256_of_text
 from facekiln.config import Config, Model
 from facekiln.data.declared import Declared, open_dataset
 from facekiln.data.sample import Dataset
@@ -21,6 +22,7 @@ from facekiln.predictions.partial import Partial
 from facekiln.predictions.settings import Inference
 from facekiln.predictions.shards import Shard
 from facekiln.predictions.store import Predictions, write_predictions
+from facekiln.predictions.toolchain import version_of_toolchain
 from facekiln.progress import log, progress_bar
 from facekiln.targets import RESULTS
 
@@ -70,13 +72,14 @@ def predict(
         "precision": stage.precision,
         "backend": backend,
         # A library of the user's own is asked itself.
-        "backend_version": getattr(stage, "version", None) or version_of(backend),
+        "backend_version": getattr(stage, "version", None) or version_of(backend, config),
         "emulated": stage.emulated,
         "dataset": declared.name,
         "dataset_digest": declared.digest(),
         "images": len(indices),
         "declaration": declaration_of(model),
         "code": fingerprint("facekiln.predictions.run"),
+        **_hashes_beside(artifact, backend),
         **inference.meta(),
         **shard.meta(),
     }
@@ -95,13 +98,27 @@ def _run_all(one: OnePicture, dataset: Dataset, indices: range, partial: Partial
     left = indices[partial.done :]
     try:
         with progress_bar(len(indices), what, "img", initial=partial.done) as bar:
-            for prepared in ahead(lambda index: prepare(dataset[index], one.model, one.inference), left):
-                partial.add(one(prepared))
-                bar.update(1)
+            prepared = ahead(lambda index: prepare(dataset[index], one.model, one.inference), left)
+            for group in grouped(left, one.batch):
+                for predictions in one.several([next(prepared) for _ in group], group.start % one.batch):
+                    partial.add(predictions)
+                    bar.update(1)
     finally:  # whatever stopped it, what was done is kept
         partial.keep()
     if one.lost:
         log.warning("%d faces have no box to cut a square around; their points are NaN", one.lost)
+
+
+def grouped(indices: range, batch: int) -> Iterator[range]:
+    """Cut consecutive indices where a multiple of `batch` is, so that a picture's place is always the same.
+
+    Then a shard, or a run that goes on in the middle of a batch, has each picture where the whole has it.
+    """
+    start = indices.start
+    while start < indices.stop:
+        stop = min(indices.stop, (start // batch + 1) * batch)
+        yield range(start, stop)
+        start = stop
 
 
 def open_for(artifact: Path, model: Model, config: Config, backend: str) -> Stage:
@@ -120,12 +137,15 @@ def open_for(artifact: Path, model: Model, config: Config, backend: str) -> Stag
     return open_stage(artifact, model, config, reader=BACKENDS[backend].reader)
 
 
-def version_of(backend: str) -> str:
-    """Return the version of what runs the artifact: its packages', or ours where it is our own code.
+def version_of(backend: str, config: Config) -> str:
+    """Return the version of what runs the artifact: its packages', its toolchain's, or ours if our own code.
 
     Raises:
         KilnError: it is not installed.
     """
+    toolchain = BACKENDS[backend].toolchain
+    if toolchain:
+        return version_of_toolchain(toolchain, config)
     try:
         versions = [metadata.version(package) for package in BACKENDS[backend].packages]
     except metadata.PackageNotFoundError as error:
@@ -133,6 +153,15 @@ def version_of(backend: str) -> str:
             f"backend '{backend}' needs {error.name}", hint=f"pip install {error.name}"
         ) from error
     return " ".join(versions) or __version__
+
+
+def _hashes_beside(artifact: Path, backend: str) -> dict[str, str]:
+    """Return the hash of what is run in the artifact's stead, which a twin is."""
+    if BACKENDS[backend].reader != "twin":
+        return {}
+    stem = str(artifact).removesuffix(BACKENDS[backend].ending)
+    files = [Path(f"{stem}{ending}") for ending in BACKENDS[backend].beside]
+    return {"beside_sha256": sha256_of_text(" ".join(map(sha256_of, files)))}
 
 
 def below_results(artifact: Path) -> str:
