@@ -61,14 +61,14 @@ def make_environment(settings: SophonSettings, config: Config) -> Environment:
             if fault:
                 raise KilnError(fault, file=environment.folder, where="environment.folder")
             if not environment.stamp.is_file():
-                write_json(environment, {**environment.identity(), **prove(environment)})
+                write_json(environment.stamp, {**environment.identity(), **prove(environment)})
         elif fault:
             _make(environment, settings.environment, descriptor)
             log.info("made %s", environment.folder)
         else:
             log.info("is there: %s", environment.folder)
         if not environment.own and not environment.stamp.is_file():
-            write_json(environment, read_json(environment.marker))
+            write_json(environment.stamp, read_json(environment.marker))
     return environment
 
 
