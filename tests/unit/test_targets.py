@@ -9,7 +9,7 @@ import pytest
 
 from facekiln.config import load_config, load_recipe
 from facekiln.errors import KilnError
-from facekiln.targets import PARENTS, Targets, matching, unclaimed
+from facekiln.targets import PARENTS, Targets, matching, model_and_size_of, unclaimed
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,8 @@ def test_names_are_taken_apart() -> None:
 
 def test_every_pattern_matches_only_itself() -> None:
     for pattern in PARENTS:
-        path = pattern.format(model="retinaface", size="640")
+        names = {"model": "retinaface", "size": "640", "chip": "bm1688", "precision": "int8"}
+        path = pattern.format(**names, batch="4", cores="2")
         assert [other for other in PARENTS if matching(other, path)] == [pattern]
 
 
@@ -124,3 +125,29 @@ def test_model_born_as_onnx_has_no_checkpoint_and_its_onnx_no_parent(targets: Ta
     with pytest.raises(KilnError, match="it has no checkpoint"):
         targets.parent_of("onnx/ghostone_112.onnx")
     assert targets.parent_of("onnx/ghostone_112.sim.onnx") == "results/onnx/ghostone_112.onnx"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("results/sophon/bm1684x/ulfd_slim_320_320_int8_1b.bmodel", ("ulfd_slim_320", "320")),
+        ("results/sophon/bm1688/retinaface_640_fp32_4b_2core.bmodel", ("retinaface", "640")),
+        ("retinaface_640.sim.onnx", ("retinaface", "640")),
+        ("results/tengine/ulfd_rfb_640_640_uint8.tmfile", ("ulfd_rfb_640", "640")),
+    ],
+)
+def test_model_and_size_are_told_by_the_name(root: Path, path: str, expected: tuple[str, str]) -> None:
+    assert model_and_size_of(path, load_config(root / "config")) == expected
+
+
+def test_parent_of_a_bmodel_is_the_simplified_graph(targets: Targets) -> None:
+    for name in ("bm1684/retinaface_640_int8_4b", "bm1688/retinaface_640_fp16_1b_2core"):
+        assert targets.parent_of(f"sophon/{name}.bmodel") == "results/onnx/retinaface_640.sim.onnx"
+
+
+def test_a_wrong_bmodel_name_gets_the_nearest_model(targets: Targets) -> None:
+    outputs = [
+        r"results/sophon/{chip,\w+}/{model}_{size}_{precision,\w+}_{batch,\d+}b{cores,|_\d+core}.bmodel"
+    ]
+    with pytest.raises(KilnError, match="names in results/sophon/ are: sophon/"):
+        targets.refuse_unknown("sophon/bm1684/retinaface_640_fp32.bmodel", outputs)

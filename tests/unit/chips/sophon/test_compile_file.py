@@ -1,0 +1,247 @@
+"""A .bmodel lies at its place only when every check passed. The compiler itself: integration."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facekiln.artifact import sha256_of
+from facekiln.chips.sophon import compile_file, twin
+from facekiln.chips.sophon.artifacts import Artifact
+from facekiln.chips.sophon.clock import EPOCH
+from facekiln.chips.sophon.compile_file import Compiled, Tables
+from facekiln.chips.sophon.environment import Environment
+from facekiln.chips.sophon.settings import DeploySettings
+from facekiln.errors import GateError, KilnError
+from facekiln.provenance import read_record
+from support.bmodels import TIME, S, bmodel_bytes
+from support.sophon import COMPARISON, fake_environment
+
+INT8 = Artifact("bm1684x", "retinaface", "640", "int8", 1)
+FP16 = Artifact("bm1688", "retinaface", "640", "fp16", 4, cores=2)
+SETTINGS = DeploySettings(30.0, {"fp32": (0.99, 0.99), "fp16": (0.99, 0.9), "int8": (0.85, 0.45)})
+INFO = "device mem size: 9476864 (weight: 1187840, instruct: 97024, runtime: 8192000)\n"
+QUANTISED = COMPARISON.format(target="x_tpu_outputs.npz", reference="reference.npz", verdict="PASSED")
+SIMULATED = COMPARISON.format(target="x_model_outputs.npz", reference="x_tpu_outputs.npz", verdict="PASSED")
+LOWERED = 'module @m attributes {module.weight_file = "x_tpu_weights.npz"} {}\n'
+
+
+class Tool:
+    """Stands in for model_deploy and model_tool."""
+
+    def __init__(self) -> None:
+        self.deployed: list[str] = []
+        self.printed = QUANTISED + SIMULATED
+        self.times = [TIME]
+        self.lowered = LOWERED
+        self.leak = False
+        self.cause: KilnError | None = None
+
+    def __call__(self, _: Environment, name: str, arguments: list[str], **rest: Any) -> str:
+        folder: Path = rest["folder"]
+        if name == "model_tool":
+            return INFO
+        self.deployed = arguments
+        (folder / "x_tpu.mlir").write_text(self.lowered)
+        (folder / "x_tpu_weights.npz").write_bytes(b"quantised")
+        if "--not_gen_bmodel" in arguments:
+            return ""
+        weights = str(folder).encode() if self.leak else b"w" * 64
+        data = bmodel_bytes(time="".join(self.times), nets=(("net", (S(weights=weights),)),))
+        (folder / "net.bmodel").write_bytes(data)
+        if self.cause:
+            raise self.cause
+        return self.printed
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Tool:
+    made = Tool()
+    monkeypatch.setattr(compile_file, "run_tool", made)
+    monkeypatch.setattr(twin, "run_tool", made)
+    return made
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    folder = tmp_path / "top"
+    folder.mkdir()
+    for name in ("top.mlir", "weights.npz", "input.npz", "reference.npz"):
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "a.table"
+    path.write_text("# op_name threshold min max\nconv 1 -1 1\n")
+    return path
+
+
+@pytest.fixture
+def run(top: Path, tmp_path: Path) -> Callable[..., Compiled]:
+    def call(artifact: Artifact = FP16, tables: Tables | None = None) -> Compiled:
+        output = tmp_path / "out" / f"{artifact.stem}.bmodel"
+        environment = fake_environment(tmp_path)
+        return compile_file.compile_file(top, artifact, tables or Tables(), SETTINGS, environment, output)
+
+    return call
+
+
+def test_the_file_is_normal_and_its_record_tells_all(
+    run: Callable[..., Compiled], tool: Tool, tmp_path: Path
+) -> None:
+    run()
+    made = tmp_path / "out" / "retinaface_640_fp16_4b_2core.bmodel"
+    assert EPOCH in made.read_bytes()
+    assert TIME.encode() not in made.read_bytes()
+    record = read_record(made)
+    assert record is not None
+    assert record.tools["tpu_mlir"] == "1.26"
+    assert record.tools["lock"] == "0123456789ab"
+    assert record.facts["device_memory"] == {
+        "total": 9476864,
+        "weight": 1187840,
+        "instruct": 97024,
+        "runtime": 8192000,
+    }
+    assert record.facts["simulated_against_quantised"]["cosine"] == pytest.approx(0.998049, abs=1e-6)
+    assert [item["path"].rpartition("/")[2] for item in record.inputs] == [
+        "top.mlir",
+        "weights.npz",
+        "input.npz",
+    ]
+
+
+def test_real_input_and_tolerance_are_always_given(run: Callable[..., Compiled], tool: Tool) -> None:
+    run()
+    assert tool.deployed == [
+        "--mlir=top.mlir",
+        "--processor=bm1688",
+        "--quantize=F16",
+        "--model=net.bmodel",
+        "--num_core=2",
+        "--test_input=input.npz",
+        "--test_reference=reference.npz",
+        "--tolerance=0.99,0.9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("printed", "answer"),
+    [
+        ("", "no comparison"),
+        (QUANTISED, "was not checked in the simulator"),
+        (SIMULATED, "was not checked in the simulator"),
+        (QUANTISED + SIMULATED.replace("PASSED", "FAILED"), "comparison failed"),
+        (QUANTISED + SIMULATED.partition("npz compare")[0], "cut short"),
+    ],
+)
+def test_a_check_that_failed_or_is_missing_leaves_nothing(
+    run: Callable[..., Compiled], tool: Tool, tmp_path: Path, printed: str, answer: str
+) -> None:
+    tool.printed = printed
+    with pytest.raises(KilnError, match=answer):
+        run()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_failed_tool_leaves_nothing_though_it_left_a_file(
+    run: Callable[..., Compiled], tool: Tool, tmp_path: Path
+) -> None:
+    tool.cause = KilnError("model_deploy failed: tolerance missed")
+    with pytest.raises(KilnError, match="tolerance missed"):
+        run()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_older_file_stays_when_a_new_one_fails(
+    run: Callable[..., Compiled], tool: Tool, tmp_path: Path
+) -> None:
+    run()
+    made = tmp_path / "out" / "retinaface_640_fp16_4b_2core.bmodel"
+    before = made.read_bytes()
+    tool.printed = QUANTISED
+    with pytest.raises(GateError):
+        run()
+    assert made.read_bytes() == before
+
+
+def test_a_clock_too_many_and_a_leaked_folder_are_refused(
+    run: Callable[..., Compiled], tool: Tool, tmp_path: Path
+) -> None:
+    tool.times = [TIME, TIME]
+    with pytest.raises(KilnError, match="not reproducible"):
+        run()
+    tool.times, tool.leak = [TIME], True
+    with pytest.raises(KilnError, match="the path of the folder that it was compiled in"):
+        run()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_int8_has_a_table_and_no_other_has(run: Callable[..., Compiled], tool: Tool, table: Path) -> None:
+    with pytest.raises(KilnError, match="int8 needs a calibration table"):
+        run(INT8)
+    with pytest.raises(KilnError, match="fp16 takes no tables"):
+        run(FP16, Tables(table))
+    run(INT8, Tables(table))
+    assert "--calibration_table=calibration.table" in tool.deployed
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [("", False), ("# chip: bm1684x\n# op_name quantize_mode\n\n", False), ("# head\nconv F16\n", True)],
+)
+def test_a_qtable_is_given_only_where_it_has_rows(
+    run: Callable[..., Compiled], tool: Tool, table: Path, tmp_path: Path, text: str, given: bool
+) -> None:
+    mixed = tmp_path / "a.qtable"
+    mixed.write_text(text)
+    run(INT8, Tables(table, mixed))
+    assert ("--quantize_table=mixed.qtable" in tool.deployed) is given
+
+
+def make_twin(top: Path, tmp_path: Path) -> Path:
+    bmodel = tmp_path / "out" / f"{FP16.stem}.bmodel"
+    output = bmodel.with_suffix(".twin")
+    twin.twin_file(bmodel, top, FP16, Tables(), SETTINGS, fake_environment(tmp_path), output)
+    return output
+
+
+def test_a_twin_is_the_model_that_was_compiled(
+    run: Callable[..., Compiled], tool: Tool, top: Path, tmp_path: Path
+) -> None:
+    done = run()
+    folder = make_twin(top, tmp_path)
+    assert "--not_gen_bmodel" in tool.deployed
+    assert 'weight_file = "weights.npz"' in (folder / "final.mlir").read_text()
+    assert (folder / "weights.npz").read_bytes() == b"quantised"
+    record = read_record(folder / "final.mlir")
+    assert record is not None
+    assert record.facts["lowered_sha256"] == done.lowered
+    assert record.inputs[0]["sha256"] == sha256_of(tmp_path / "out" / f"{FP16.stem}.bmodel")
+
+
+def test_a_twin_of_something_else_is_refused(
+    run: Callable[..., Compiled], tool: Tool, top: Path, tmp_path: Path
+) -> None:
+    run()
+    tool.lowered = LOWERED.replace("@m", "@n")
+    with pytest.raises(KilnError, match="was compiled from another model, table or release"):
+        make_twin(top, tmp_path)
+    bmodel = tmp_path / "out" / f"{FP16.stem}.bmodel"
+    assert not bmodel.with_suffix(".twin").exists()
+    bmodel.write_bytes(bmodel.read_bytes() + b" ")
+    with pytest.raises(KilnError, match="is not the file that its record tells of"):
+        make_twin(top, tmp_path)
+
+
+def test_another_environment_is_another_record(top: Path, tool: Tool, tmp_path: Path) -> None:
+    newer = replace(fake_environment(tmp_path), version="1.27", lock="ba9876543210")
+    output = tmp_path / "new.bmodel"
+    compile_file.compile_file(top, FP16, Tables(), SETTINGS, newer, output)
+    record = read_record(output)
+    assert record is not None
+    assert (record.tools["tpu_mlir"], record.tools["lock"]) == ("1.27", "ba9876543210")
