@@ -12,9 +12,12 @@ import pytest
 
 from facekiln.chips.tengine import runtime
 from facekiln.chips.tengine.convert import convert
-from facekiln.chips.tengine.format import CONST, TmGraph
+from facekiln.chips.tengine.format import CONST, INT8, UINT8, TmGraph
 from facekiln.chips.tengine.ops import op_name
+from facekiln.chips.tengine.quantise import quantise
+from facekiln.chips.tengine.ranges import measure_ranges
 from facekiln.chips.tengine.reader import parse_tmfile, read_tmfile
+from facekiln.chips.tengine.scales import scales_of
 from facekiln.chips.tengine.simulate import Simulation
 from facekiln.chips.tengine.writer import tmfile_bytes
 from facekiln.errors import KilnError
@@ -211,6 +214,43 @@ def test_the_real_runtime_computes_it_too(case: str, tmp_path: Path) -> None:
     (got,), _ = runtime.run(path, [_feed(model)])
     for name, values in run_onnx(model, _feed(model)).items():
         np.testing.assert_allclose(got[name], values, rtol=1e-3, atol=1e-4)
+
+
+# Of no right kernel: refused by name, see test_quantise and test_validate.
+REFUSED_QUANTISED = ("conv transpose", "conv transpose of uneven pads", "x / scalar")
+REFUSED_INT8 = ("batch norm alone", "hard swish", "hard sigmoid", "tanh", "slice of two axes")
+# Steps of the output: kernels take real numbers between their codes; those of more have several roundings.
+STEPS = {"exp": 6.0, "small detector": 12.0}
+
+
+def _quantised(model: onnx.ModelProto, dtype: int) -> bytes:
+    graph = convert(model).graph
+    ranges = measure_ranges(graph, lambda: [_feed(model)], 1)
+    return tmfile_bytes(quantise(graph, scales_of(graph, ranges, dtype), dtype))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+@pytest.mark.parametrize("case", CASES)
+def test_each_operator_quantised(case: str, kind: str, tmp_path: Path) -> None:
+    """Near the float network, and in the real library near the simulation; or refused by name."""
+    model, dtype = CASES[case], UINT8 if kind == "uint8" else INT8
+    if case in REFUSED_QUANTISED or (kind == "int8" and case in REFUSED_INT8):
+        with pytest.raises(KilnError, match=f"cannot be {kind}: TM-(INT8-)?KERNEL"):
+            _quantised(model, dtype)
+        return
+    path = tmp_path / "case.tmfile"
+    path.write_bytes(_quantised(model, dtype))
+    feed = _feed(model)
+    simulation = Simulation(path, threads=1)
+    got, expected = simulation.run(feed), run_onnx(model, feed)
+    for name, values in expected.items():
+        assert np.abs(got[name] - values).max() <= 0.15 * np.abs(values).max() + 1e-6, name
+    if not os.environ.get(runtime.VARIABLE):
+        return
+    (real,), _ = runtime.run(path, [feed])
+    for tensor in simulation.graph.output_tensors():
+        name, step = tensor.name or "", tensor.quant[0].scale
+        assert np.abs(real[name] - got[name]).max() <= STEPS.get(case, 1.01) * step, name
 
 
 def _ops(graph: TmGraph) -> list[str]:

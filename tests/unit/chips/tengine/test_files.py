@@ -358,6 +358,9 @@ def test_another_size_and_other_outputs_are_refused(
     assert "its input is not that of ulfd_rfb_640_640" in capsys.readouterr().err
     assert main([*words, "--model", "rfb_1mb", "--size", "320"]) == 1
     assert capsys.readouterr().err
+    # tm_landmark feeds 144 x 144, whatever the network wants.
+    assert main([*words, "--model", "ulfd_rfb_320", "--size", "320", "--consumer", "tm_landmark"]) == 1
+    assert "consumer 'tm_landmark' feeds pictures of one size only" in capsys.readouterr().err
 
 
 @pytest.mark.published

@@ -241,7 +241,7 @@ def test_a_reshape_of_a_tensor_with_two_readers_keeps_its_codes(dtype: int) -> N
     nodes: list[Node] = [
         ("Sigmoid", ["x"], ["a"], {}),
         ("Reshape", ["a", "s"], ["y"], {}),
-        ("Tanh", ["a"], ["z"], {}),
+        ("LeakyRelu", ["a"], ["z"], {"alpha": 0.5}),
     ]
     graph = convert(network(nodes, SHAPE, {"s": np.array([1, -1, 6])}, ("y", "z"))).graph
     scales = {name: Quant(0.01 * number + 0.01, 0) for number, name in enumerate(activations(graph))}
@@ -259,7 +259,7 @@ def test_a_reshape_of_a_tensor_with_two_readers_keeps_its_codes(dtype: int) -> N
 def test_an_int8_concat_covers_its_operands() -> None:
     # The kernel turns what lies below -127 codes into +127.
     nodes: list[Node] = [
-        ("Tanh", ["x"], ["a"], {}),
+        ("LeakyRelu", ["x"], ["a"], {"alpha": 0.5}),
         ("Sigmoid", ["x"], ["b"], {}),
         ("Concat", ["a", "b"], ["j"], {"axis": 1}),
         ("Reshape", ["j", "s"], ["y"], {}),

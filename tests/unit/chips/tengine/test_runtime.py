@@ -62,6 +62,35 @@ def test_one_child_answers_all_runs(tmfile: Path, tmp_path: Path, monkeypatch: p
         session.run(numbers(*SHAPE))
 
 
+def test_the_child_gets_codes_and_gives_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quantised input is given by its own scale and zero point, outputs come back by theirs."""
+    from facekiln.chips.tengine.format import UINT8, Quant
+    from facekiln.chips.tengine.quantise import quantise
+
+    graph = convert(network([("LeakyRelu", ["x"], ["y"], {"alpha": 0.5})], SHAPE)).graph
+    scales = {"x": Quant(0.1, 100), "y": Quant(0.5, 30)}
+    path = tmp_path / "q.tmfile"
+    path.write_bytes(tmfile_bytes(quantise(graph, scales, UINT8)))
+    _child(tmp_path, monkeypatch)
+    text = (tmp_path / "child.py").read_text()
+    text = text.replace('array("f"', 'array("B"').replace("<f4", "|u1").replace("2 * v", "v // 2")
+    (tmp_path / "child.py").write_text(text)
+    with runtime.Session(path) as session:
+        found = session.run(np.full(SHAPE, -2.0, np.float32))["y"]
+    # -2 is code 80; 40 comes back, which is (40 - 30) * 0.5.
+    np.testing.assert_allclose(found, 5.0)
+
+
+def test_the_child_is_given_as_many_threads_as_were_asked_for(
+    tmfile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library counts cores by OpenMP, whose threads spin while they wait unless they are told not to."""
+    body = 'sys.exit(os.environ["OMP_NUM_THREADS"] + os.environ["OMP_WAIT_POLICY"] + sys.argv[4])'
+    _child(tmp_path, monkeypatch, body)
+    with pytest.raises(KilnError, match="3passive3"), runtime.Session(tmfile, threads=3) as session:
+        session.run(numbers(*SHAPE))
+
+
 def test_a_session_that_is_forgotten_ends_its_child(
     tmfile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,10 +150,15 @@ def test_the_library_itself_run_after_run(tmp_path: Path) -> None:
     path = tmp_path / "small.tmfile"
     path.write_bytes(tmfile_bytes(convert(small_detector()).graph))
     simulation = Simulation(path, threads=1)
+    own = os.sched_getaffinity(0)
     with runtime.Session(path) as session:
         assert session.version[0].isdigit()
-        for seed in range(4):
-            feed = numbers(1, 3, 8, 8, seed=seed)
-            found = session.run(feed)
-            for name, values in simulation.run(feed).items():
-                np.testing.assert_allclose(found[name], values, atol=1e-5)
+        feeds = [numbers(1, 3, 8, 8, seed=seed) for seed in range(4)]
+        # The library's buffers are reused: what an earlier run gave must not change with a later one.
+        found = [session.run(feed) for feed in feeds]
+        # It pins its threads, to none that this process was not given.
+        assert os.sched_getaffinity(session._process.pid) <= own
+    assert os.sched_getaffinity(0) == own
+    for feed, one in zip(feeds, found, strict=True):
+        for name, values in simulation.run(feed).items():
+            np.testing.assert_allclose(one[name], values, atol=1e-5)

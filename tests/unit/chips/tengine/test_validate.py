@@ -122,7 +122,17 @@ def test_int8_weights_of_one_channel_need_two_records() -> None:
 
 
 @pytest.mark.parametrize(
-    "op", ["Slice", "ReLU6", "Reduction", "Squeeze", "Unsqueeze", "StridedSlice", "HardSwish"]
+    "op",
+    [
+        "Slice",
+        "ReLU6",
+        "Reduction",
+        "Squeeze",
+        "Unsqueeze",
+        "StridedSlice",
+        "HardSwish",
+        "BatchNormalization",
+    ],
 )
 def test_operators_without_an_int8_kernel(op: str) -> None:
     for dtype, expected in ((INT8, True), (UINT8, False), (FP32, False)):
@@ -138,6 +148,30 @@ def test_quantised_division_and_deconvolution_are_wrong() -> None:
     record = _record("Deconvolution", kernel_h=1, kernel_w=1, stride_h=1, stride_w=1, group=1, activation=-1)
     graph.nodes[4] = Node("r", OP_IDS["Deconvolution"], [3, 1], [4], record)
     assert "TM-KERNEL" in _rules(graph)
+
+
+@pytest.mark.parametrize("op", ["Upsample", "Logistic"])
+def test_operators_with_a_kernel_for_fp32_only(op: str) -> None:
+    for dtype, expected in ((INT8, True), (UINT8, True), (FP32, False)):
+        graph = _graph(dtype)
+        graph.nodes[4] = Node("r", OP_IDS[op], [3], [4], _record(op))
+        assert ("TM-KERNEL" in _rules(graph)) is expected
+
+
+def test_slopes_of_quantised_files_are_fp16() -> None:
+    graph = _graph(INT8)
+    graph.nodes[4] = Node("r", OP_IDS["PReLU"], [3, 1], [4], {})
+    assert "TM-PRELU" in _rules(graph)
+
+
+def test_an_int8_sum_with_a_constant_of_another_type_is_garbage() -> None:
+    # Measured in the library: up to the whole range off. quant_tool_int8 leaves such constants fp32.
+    for dtype, expected in ((INT8, True), (UINT8, False), (FP32, False)):
+        graph = _graph(dtype)
+        graph.tensors[1] = constant("w", np.ones((3, 4), np.float32))
+        graph.nodes[3:] = [Node("r", OP_IDS["Eltwise"], [0, 1], [4], _record("Eltwise", type=2))]
+        graph.outputs = [3]
+        assert ("TM-INT8-OPERAND" in _rules(graph)) is expected
 
 
 def test_a_quantised_exponential_is_told() -> None:

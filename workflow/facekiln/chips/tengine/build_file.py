@@ -13,7 +13,7 @@ from facekiln.artifact import write_bytes
 from facekiln.chips.tengine.convert import convert
 from facekiln.chips.tengine.format import TmGraph
 from facekiln.chips.tengine.inspect import describe_graph
-from facekiln.chips.tengine.outputs import ordered, rename, roles_of
+from facekiln.chips.tengine.outputs import check_size, ordered, rename, roles_of
 from facekiln.chips.tengine.reader import parse_tmfile
 from facekiln.chips.tengine.settings import TengineSettings
 from facekiln.chips.tengine.validate import Finding, validate
@@ -78,6 +78,7 @@ def convert_file(source: Path, model: Model, label: str, settings: TengineSettin
     _check_input(proto.graph, model, label, source)
     roles = roles_of(model, {value.name: _shape(value) for value in proto.graph.output})
     consumer = settings.consumers[settings.consumer]
+    check_size(model.size(label), settings.consumer, consumer)
     order = ordered(model, roles, consumer)
     edits: list[Edit] = []
     if settings.tools.mode == "builtin":

@@ -43,6 +43,23 @@ def roles_of(model: Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, str
     return roles
 
 
+def check_size(size: tuple[int, int], name: str, consumer: Mapping[str, Any]) -> None:
+    """Refuse a size that the consumer does not feed: it would fail on the board, in shape inference.
+
+    Raises:
+        KilnError: it feeds another.
+    """
+    if list(size) != list(consumer.get("size", size)):
+        raise KilnError(
+            f"consumer '{name}' feeds pictures of one size only",
+            file="config/chips/tengine.yaml",
+            where=f"consumers.{name}.size",
+            value=list(size),
+            limit=consumer["size"],
+            hint="declare that size in the model's file, or choose another consumer",
+        )
+
+
 def ordered(model: Model, roles: Mapping[str, str], consumer: Mapping[str, Any]) -> list[str]:
     """Return the outputs in the consumer's order; those that it does not name follow as the model has them.
 

@@ -31,7 +31,8 @@ from facekiln.chips.tengine.validate import node_label, validate
 from facekiln.errors import KilnError
 from facekiln.progress import log
 
-_WEIGHTED = ("Convolution", "FullyConnected", "Deconvolution")
+# Not Deconvolution: see `validate`, which refuses it.
+_WEIGHTED = ("Convolution", "FullyConnected")
 # These copy codes as they are.
 _COPYING = ("Reshape", "Flatten")
 _AVERAGE = 1
@@ -101,7 +102,7 @@ def settle(graph: TmGraph, scales: Mapping[str, Quant], dtype: int) -> dict[str,
 
     Reshape and Flatten copy codes, so their output has the record of their input even where the input has
     other readers. An int8 Concat turns values below -127 codes into +127, so its scale covers its operands';
-    a uint8 average turns values below its smallest code into the largest, so it covers what its input can be.
+    a uint8 average turns values below its smallest code into the largest, so it reaches lower than was seen.
     """
     result = dict(scales)
 
@@ -125,11 +126,13 @@ def settle(graph: TmGraph, scales: Mapping[str, Quant], dtype: int) -> dict[str,
 
 
 def _covering(entry: Quant, own: Quant) -> Quant:
-    """Return a uint8 record that reaches as low as an input's, and as high as its own."""
-    low, high = -entry.zero_point * entry.scale, (255 - own.zero_point) * own.scale
-    if own.scale == 0 or low >= -own.zero_point * own.scale:
-        return own
-    return asymmetric(_F(low), _F(high), "exact")
+    """Return a uint8 record that reaches lower than its own: as low as an input's, at most one span more.
+
+    A picture would have to go twice as far as all of the calibration set to fall below it.
+    """
+    low, high = -own.zero_point * own.scale, (255 - own.zero_point) * own.scale
+    least = max(-entry.zero_point * entry.scale, low - (high - low))
+    return asymmetric(_F(least), _F(high), "exact") if own.scale and least < low else own
 
 
 def _weights_uint8(name: str, values: NDArray[np.float32]) -> Tensor:
@@ -188,6 +191,17 @@ def _quantise_node(graph: TmGraph, node: Node, dtype: int, tensors: list[Tensor]
     tensors[node.inputs[2]] = constant(bias.name or "", codes, records)
 
 
+def _quantise_operand(graph: TmGraph, place: int, tensors: list[Tensor]) -> None:
+    """Give a sum's or product's constant int8 codes: the kernel reads its bytes as such in any case."""
+    tensor = graph.tensors[place]
+    if tensor.kind != CONST or tensor.dtype != FP32:
+        return
+    values = tensor.values
+    scale = _F(np.abs(values).max() / _F(127))
+    codes = np.clip(_round(values / scale), -127, 127) if scale else np.zeros_like(values)
+    tensors[place] = constant(tensor.name or "", codes.astype(np.int8), (Quant(float(scale), 0),))
+
+
 def _shared(graph: TmGraph) -> None:
     """Refuse weights or biases that two operators read: each would want its own scale."""
     readers = Counter(
@@ -228,6 +242,9 @@ def quantise(graph: TmGraph, scales: Mapping[str, Quant], dtype: int, *, style: 
     for node in graph.nodes:
         if op_name(node.op) in _WEIGHTED:
             _quantise_node(graph, node, dtype, tensors)
+        elif node.op == OP_IDS["Eltwise"] and dtype == INT8 and style == "exact":
+            for place in node.inputs:
+                _quantise_operand(graph, place, tensors)
         elif op_name(node.op) == "PReLU":
             slopes = graph.tensors[node.inputs[1]]
             tensors[node.inputs[1]] = constant(slopes.name or "", slopes.values.astype(np.float16))

@@ -51,7 +51,8 @@ class TengineSettings:
     Attributes:
         generation: of the runtime that files are for.
         consumer: who reads the files, a key of `consumers`.
-        consumers: name -> order of the outputs by role, and their names by role where it wants its own.
+        consumers: name -> order of the outputs by role, their names by role where it wants its own, and the
+            size where it feeds no other.
     """
 
     generation: str

@@ -40,7 +40,10 @@ _NO_INT8 = (
     "StridedSlice",
     "BatchNormalization",
     "HardSwish",
+    "HardSigmoid",
+    "Tanh",
 )
+_FP32_ONLY = ("Upsample", "Logistic")
 _WRONG_QUANTISED = ("Deconvolution",)
 _LEAST_INPUTS = {
     "Const": 0,
@@ -234,7 +237,7 @@ def _quantised_node(graph: TmGraph, node: Node, where: str) -> Iterator[Finding]
     name, dtype = op_name(node.op), graph.dtype
     if dtype == INT8 and name in _NO_INT8:
         yield _error("TM-INT8-KERNEL", where, "has no int8 kernel on the CPU")
-    if name == "Upsample":
+    if name in _FP32_ONLY:
         yield _error("TM-KERNEL", where, "has a kernel for fp32 only")
     if name in _WRONG_QUANTISED:
         yield _error("TM-KERNEL", where, "quant tools scale its weights along the input channels")
@@ -243,6 +246,11 @@ def _quantised_node(graph: TmGraph, node: Node, where: str) -> Iterator[Finding]
     if name == "Eltwise" and node.params["type"] == ELTWISE["exp"]:
         yield _warning(
             "TM-KERNEL", where, "a quantised exponential is off by several steps: leave it to the host"
+        )
+    operands = [graph.tensors[place] for place in node.inputs] if name == "Eltwise" else []
+    if dtype == INT8 and any(one.kind == CONST and one.dtype != INT8 for one in operands):
+        yield _error(
+            "TM-INT8-OPERAND", where, "its constant is not int8, and the kernel reads it as if it were"
         )
     if name == "PReLU" and len(node.inputs) > 1 and graph.tensors[node.inputs[1]].dtype != FP16:
         yield _error("TM-PRELU", where, "slopes of quantised files are fp16")
