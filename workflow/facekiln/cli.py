@@ -28,6 +28,7 @@ NOUNS = {
     "ncnn": "convert, quantise, run, inspect and compare for ncnn",
     "sophon": "convert, calibrate, compile, run and inspect for SOPHON chips",
     "magicmind": "build, run and inspect for Cambricon's MLU cards",
+    "virtual": "bring up boards that are no boards, to try the whole path without hardware",
     "parity": "run two stages side by side and compare them",
     "detect": "find faces in pictures with any stage",
     "predict": "run a stage over a dataset, resumable and in shards; merge and export predictions",

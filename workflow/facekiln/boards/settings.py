@@ -93,6 +93,7 @@ class Board:
         runtimes: by name.
         environment: variables of every command.
         limits: see `Limits`.
+        virtual: a stand-in of this machine (`facekiln virtual up`), told wherever a figure of it is.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Board:
     runtimes: dict[str, Runtime] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    virtual: bool = False
 
     def runtime(self, name: str) -> Runtime:
         """Return a runtime by name.
@@ -184,6 +186,7 @@ def _board(name: str, value: Mapping[str, Any], file: Path) -> Board:
         },
         environment=dict(value["environment"]),
         limits=limits,
+        virtual=value["virtual"],
     )
 
 
