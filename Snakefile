@@ -29,6 +29,7 @@ include: "workflow/rules/landmarks.smk"
 include: "workflow/rules/gates.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/sophon_table.smk"
+include: "workflow/rules/bench.smk"
 
 
 rule all:

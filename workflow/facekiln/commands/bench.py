@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facekiln.boards.rule_inputs import LOCAL
 from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.boards.runner import Runner
     from facekiln.boards.tools import Request, Tool
-
-LOCAL = "local"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,26 @@
+# results/bench/{board}/{artifact}.json: how long an artifact takes on a board, with the raw log beside it
+
+from facekiln.boards.rule_inputs import LOCAL, benched
+
+
+rule bench_artifact:
+    input:
+        checked(lambda wc: benched(wc.board, wc.artifact)),
+    output:
+        record="results/bench/{board}/{artifact}.json",
+        raw="results/bench/{board}/{artifact}.log",
+    log:
+        "logs/bench/{board}/{artifact}.log",
+    wildcard_constraints:
+        board=r"\w+",
+        artifact=r"(?:onnx|ncnn|tengine|sophon/\w+|magicmind)/\w+(?:\.sim)?\.(?:onnx|param|tmfile|bmodel|mm)",
+    conda:
+        ENVIRONMENT
+    # This machine is measured with nothing else running; another board has its queue in its lease.
+    threads: lambda wc: (workflow.cores or 1) if wc.board == LOCAL else 1
+    params:
+        code=fingerprint("facekiln.boards.bench", "facekiln.boards.bench_board"),
+    # A noisy measurement is kept: its record says "noisy: rejected", and tables say so.
+    shell:
+        "facekiln --log {log} bench run {input[0]} --board {wildcards.board} --wait 7200 --keep-noisy"
+        " --output {output.record}"
