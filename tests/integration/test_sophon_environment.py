@@ -157,7 +157,7 @@ def test_a_hang_is_ended_with_everything_that_it_started(tools: Environment, job
 
 
 def test_jobs_of_two_chips_at_once(tools: Environment, job: Path, tmp_path: Path) -> None:
-    """All simulate: the tool links one library of the environment to the one chip's and the other's in turn."""
+    """All simulate: the tool links one library of the environment to either chip in turn."""
 
     def build(chip: str) -> None:
         with job_folder(tmp_path / "out.bmodel") as folder:
