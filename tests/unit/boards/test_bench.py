@@ -140,9 +140,17 @@ def test_a_failed_run_keeps_its_raw_log_and_writes_no_record(artifact: Path) -> 
     runner = Scripted([_benchncnn(10.0), RunResult(1, "", "cannot open a_320.param\n", 0.1)])
     with pytest.raises(KilnError, match="exit status 1") as caught:
         _run(runner, artifact)
-    assert "out.log" in str(caught.value)
-    assert "cannot open" in artifact.with_name("out.log").read_text()
+    assert "out.running.log" in str(caught.value)
+    assert "cannot open" in artifact.with_name("out.running.log").read_text()
     assert not artifact.with_name("out.json").exists()
+
+
+def test_a_failed_run_leaves_an_earlier_record_with_its_log(artifact: Path) -> None:
+    _run(Scripted([_benchncnn(10.0)]), artifact, plan=Plan(repeats=1))
+    with pytest.raises(KilnError):
+        _run(Scripted([RunResult(1, "", "no\n", 0.1)]), artifact)
+    log = artifact.with_name("out.log").read_bytes()
+    assert read_bench(artifact.with_name("out.json"))["log"]["sha256"] == hashlib.sha256(log).hexdigest()
 
 
 def test_an_exit_status_after_a_result_is_a_failure(artifact: Path) -> None:

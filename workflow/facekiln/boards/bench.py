@@ -89,7 +89,7 @@ def run_bench(
         tool, request: what is run there.
         board: its name.
         artifact: the file here whose hash goes into the record; `request.path` is where the board has it.
-        output: the record; the log is `output` with `.log` for `.json`, and stays when a run fails.
+        output: the record; the log is `output` with `.log` for `.json`, or `.running.log` when a run fails.
         plan: see `Plan`.
         virtual: a stand-in runs instead of the chip; told in the record.
         sleep: for tests.
@@ -105,7 +105,8 @@ def run_bench(
         raise KilnError("needs a repeat at least", value=f"{plan.repeats} repeats, {plan.retries} retries")
     output = Path(output)
     command = tool.command(request)
-    log = _RawLog(output.with_suffix(".log"))
+    # Under another name until it is whole, so that an earlier record keeps the log that it is of.
+    log = _RawLog(output.with_suffix(".running.log"))
     attempts: list[Judgement] = []
     repeats: list[Repeat] = []
     for attempt in range(plan.retries + 1):
@@ -122,6 +123,8 @@ def run_bench(
         attempts.append(judge([repeat.timing for repeat in repeats], plan.limits, found))
         if attempts[-1].verdict != NOISY:
             break
+    log.path.replace(output.with_suffix(".log"))
+    log.path = output.with_suffix(".log")
     record = _record(attempts, repeats)
     record |= {
         "form": FORM,
