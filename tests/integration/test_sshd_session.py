@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.sshd import Proxy, Sshd, make_key, running_sshd
 
 from facekiln.boards.faults import (
     AccessRefused,
@@ -24,6 +23,7 @@ from facekiln.boards.faults import (
 from facekiln.boards.script import BoardScript
 from facekiln.boards.session import Session, fingerprint, offered_host_key
 from facekiln.boards.settings import Address, Board
+from support.sshd import Proxy, Sshd, make_key, running_sshd
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,10 @@ def test_changed_host_key_is_refused_on_the_way_back_too(tmp_path: Path) -> None
 
 def test_fingerprint_is_what_ssh_keygen_prints(sshd: Sshd) -> None:
     listed = subprocess.run(
-        ["ssh-keygen", "-lf", str(sshd.folder / "host_ed25519.pub")], capture_output=True, text=True, check=True
+        ["ssh-keygen", "-lf", str(sshd.folder / "host_ed25519.pub")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert fingerprint(sshd.host_key) == listed.stdout.split()[1]
 
@@ -117,7 +120,9 @@ def test_missing_key_file_is_told(sshd: Sshd, tmp_path: Path) -> None:
 def test_key_with_a_passphrase_is_sent_to_the_agent(sshd: Sshd, tmp_path: Path) -> None:
     path = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(path)], check=True)
-    assert "belongs into an agent" in refusal(with_address(sshd.board(tmp_path), key=str(path)), AccessRefused)
+    assert "belongs into an agent" in refusal(
+        with_address(sshd.board(tmp_path), key=str(path)), AccessRefused
+    )
 
 
 def test_agent_logs_in(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +131,10 @@ def test_agent_logs_in(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     try:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(link))
         for _ in range(200):
-            if subprocess.run(["ssh-add", "-q", str(sshd.key)], capture_output=True, check=False).returncode == 0:
+            if (
+                subprocess.run(["ssh-add", "-q", str(sshd.key)], capture_output=True, check=False).returncode
+                == 0
+            ):
                 break
         with Session(with_address(sshd.board(tmp_path), key=None)) as session:
             assert session.run("true").status == 0
@@ -219,13 +227,15 @@ def test_restarted_server_is_found_again(tmp_path: Path) -> None:
 
 
 def test_server_that_stays_away_is_told_with_the_limit(tmp_path: Path) -> None:
-    with running_sshd(tmp_path / "sshd") as server:
-        with Session(server.board(tmp_path, reconnect_seconds=0.3)) as session:
-            script = BoardScript(session)
+    with (
+        running_sshd(tmp_path / "sshd") as server,
+        Session(server.board(tmp_path, reconnect_seconds=0.3)) as session,
+    ):
+        script = BoardScript(session)
+        script.call("facts")
+        server.stop()
+        with pytest.raises(ConnectionLost, match="not found again") as caught:
             script.call("facts")
-            server.stop()
-            with pytest.raises(ConnectionLost, match="not found again") as caught:
-                script.call("facts")
     assert "0.3 s" in str(caught.value)
 
 

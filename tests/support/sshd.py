@@ -50,6 +50,7 @@ class Sshd:
     port: int = field(default_factory=free_port)
     lines: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     host_key: str = ""
 
@@ -103,7 +104,7 @@ class Sshd:
             Path("/run/sshd").mkdir(exist_ok=True)
         log = (self.folder / "sshd.log").open("ab")
         self.process = subprocess.Popen(
-            [self.program, "-D", "-e", "-f", str(config)],
+            [*self.before, self.program, "-D", "-e", "-f", str(config)],
             stderr=log,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -193,12 +194,13 @@ def running_sshd(folder: Path, **kwargs: object) -> Iterator[Sshd]:
 
 
 class Proxy:
-    """A TCP proxy that forwards until it is told to cut, after so many bytes or at once; or to go silent."""
+    """A TCP proxy that forwards until it is told to cut, at once or after so many bytes, to be silent, or to refuse."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.cut_after: int | None = None
         self.silent = False
+        self.refusing = False
         self.connections = 0
         self.forwarded = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -213,6 +215,9 @@ class Proxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            if self.refusing:
+                near.close()
+                continue
             try:
                 far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
                 far.settimeout(None)

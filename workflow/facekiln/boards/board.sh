@@ -45,6 +45,10 @@ size_of() { # -> size, 0 where there is no such file
     if [ -f "$1" ]; then size=$(($(wc -c <"$1"))); else size=0; fi
 }
 
+free_of() { # -> free, kilobytes of the work folder
+    free=$(($(df -Pk "$WORK" | awk 'END {print $4}')))
+}
+
 sha256() { # of standard input; BYTES of it
     # OpenSSL uses the processor's instructions, coreutils and busybox seldom do; but it starts slowly.
     if [ "$1" -gt 4000000 ] && have openssl; then
@@ -68,7 +72,8 @@ print(digest.hexdigest())'
 }
 
 prepare() { # the work folder, or why there is none
-    mkdir -p "$WORK/blobs" "$WORK/runs" "$WORK/bin" 2>/dev/null && : >"$WORK/.try$$" && rm -f "$WORK/.try$$" && return
+    # In a subshell, as a failed redirection of `:` ends a POSIX shell.
+    mkdir -p "$WORK/blobs" "$WORK/runs" "$WORK/bin" && (: >"$WORK/.try$$") && rm -f "$WORK/.try$$" && return
     case $(LC_ALL=C mkdir -p "$WORK/blobs" "$WORK/runs" 2>&1; LC_ALL=C touch "$WORK/.try$$" 2>&1) in
     *"Read-only"*) fault read-only "$WORK" ;;
     *"No space"*) fault disk-full "$WORK" ;;
@@ -80,7 +85,8 @@ prepare() { # the work folder, or why there is none
 
 cmd_has() { # SHA256 ...: which of them are here; what is used is touched, so that age counts from the last use
     prepare
-    printf 'ok\nfree_kb=%s\n' "$(df -Pk "$WORK" | awk 'END {print $4}')"
+    free_of
+    printf 'ok\nfree_kb=%s\n' "$free"
     for sha; do
         if [ -f "$WORK/blobs/$sha" ]; then
             touch "$WORK/blobs/$sha"
@@ -89,7 +95,7 @@ cmd_has() { # SHA256 ...: which of them are here; what is used is touched, so th
     done
 }
 
-cmd_begin() { # SHA256 TOKEN [steal]: where to go on; one writer per blob
+cmd_begin() { # SHA256 TOKEN SIZE [steal]: where to go on; one writer per blob
     prepare
     blob=$WORK/blobs/$1
     if [ -f "$blob" ]; then
@@ -101,7 +107,7 @@ cmd_begin() { # SHA256 TOKEN [steal]: where to go on; one writer per blob
     if { read -r writer token writer_boot group <"$blob.writer"; } 2>/dev/null; then
         read_boot
         if [ "$writer_boot" = "$boot" ] && kill -0 "$writer" 2>/dev/null; then
-            if [ "$token" != "$2" ] && [ "${3:-}" != steal ]; then
+            if [ "$token" != "$2" ] && [ "${4:-}" != steal ]; then
                 printf 'busy\nsize=%s\n' "$size"
                 return
             fi
@@ -114,7 +120,11 @@ cmd_begin() { # SHA256 TOKEN [steal]: where to go on; one writer per blob
         fi
         rm -f "$blob.writer"
     fi
-    free=$(($(df -Pk "$WORK" | awk 'END {print $4}')))
+    if [ "$size" -gt "$3" ]; then # no part of it
+        rm -f "$blob.part"
+        size=0
+    fi
+    free_of
     printf 'at\noffset=%s\nfree_kb=%s\n' "$size" "$free"
 }
 
@@ -132,9 +142,9 @@ cmd_receive() { # SHA256 TOKEN OFFSET SIZE <data: append, and when all is there 
     fi
     if [ "$offset" -eq 0 ]; then
         # Hashed as it passes; the size tells whether every byte was stored.
-        seen=$(tee "$blob.part" 2>"$blob.error" | sha256 "$total")
+        seen=$(tee "$blob.part" 2>/dev/null | sha256 "$total")
     else
-        cat >>"$blob.part" 2>"$blob.error"
+        cat >>"$blob.part" 2>/dev/null
         seen=
     fi
     size_of "$blob.part"
@@ -143,12 +153,13 @@ cmd_receive() { # SHA256 TOKEN OFFSET SIZE <data: append, and when all is there 
         [ -f "$blob" ] && echo stored || echo stolen
         return
     fi
-    if grep -q "No space" "$blob.error" 2>/dev/null; then
-        rm -f "$blob.part" "$blob.error" "$blob.writer"
-        fault disk-full "$WORK"
-    fi
-    rm -f "$blob.error" "$blob.writer"
+    rm -f "$blob.writer"
     if [ "$size" -lt "$total" ]; then
+        free_of
+        if [ "$free" -lt 64 ]; then
+            rm -f "$blob.part"
+            fault disk-full "$WORK"
+        fi
         printf 'short\noffset=%s\n' "$size"
         return
     fi
@@ -517,7 +528,7 @@ cmd_state() { # RUN
 cmd_kill() { # RUN: ends it, and tells when nothing of it lives
     dir=$WORK/runs/$1
     [ -d "$dir" ] || { echo none; return; }
-    : >"$dir/cancel"
+    touch "$dir/cancel"
     [ -e "$dir/why" ] || echo cancelled >"$dir/why"
     read_boot
     if { read -r child watcher run_boot <"$dir/pid"; } 2>/dev/null && [ "$run_boot" = "$boot" ]; then
@@ -543,7 +554,8 @@ cmd_facts() {
     tick
     printf 'facts\nmachine=%s\nkernel=%s\nclock=%s\nuptime=%s\nboot=%s\n' \
         "$(uname -m)" "$(uname -r)" "$(date +%s)" "$now" "$boot"
-    df -Pk "$WORK" | awk 'END {print "free_kb=" $4}'
+    free_of
+    echo "free_kb=$free"
     { read -r load _ </proc/loadavg && echo "load=$load"; } 2>/dev/null
     grep -c '^processor' /proc/cpuinfo 2>/dev/null | sed 's/^/cores=/'
     sed -n 's/^MemAvailable: *\([0-9]*\) kB/memory_kb=\1/p' /proc/meminfo 2>/dev/null

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +134,7 @@ class Session:
         """
         with self._lock:
             if self.generation != seen and self._transport is not None and self._transport.is_active():
-                return
+                return  # another thread was quicker
             deadline = time.monotonic() + self.board.limits.reconnect_seconds
             wait = 0.1
             while True:
@@ -206,9 +207,10 @@ class Session:
                 "no byte moved within the limit", limit=f"{idle or limits.command_seconds:g} s"
             ) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._lost(f"it broke: {error or type(error).__name__}") from error
+            raise self._lost(f"it broke: {str(error) or type(error).__name__}") from error
         finally:
-            channel.close()
+            with suppress(paramiko.SSHException, EOFError, OSError):
+                channel.close()
         return Completed(status, b"".join(output), _SENTINEL.sub(b"", b"".join(errors)))
 
     def _feed(self, channel: paramiko.Channel, stdin: Feed) -> None:
@@ -219,10 +221,10 @@ class Session:
             channel.shutdown_write()
         except TimeoutError:
             raise
-        except OSError:
+        except (OSError, EOFError) as error:
             # The command ended before it had read all; its output tells why.
-            if not channel.closed and not channel.eof_received:
-                raise
+            if not (channel.closed or channel.eof_received):
+                raise self._lost(f"it broke: {str(error) or type(error).__name__}") from error
 
     def _status(self, channel: paramiko.Channel, errors: bytes) -> int:
         sentinel = _SENTINEL.search(errors)
@@ -317,7 +319,7 @@ def _transport(address: Address, link: socket.socket | paramiko.Channel, board: 
     except (paramiko.SSHException, EOFError, OSError) as error:
         transport.close()
         raise Unreachable(
-            f"{address} does not answer as an SSH server: {error or type(error).__name__}",
+            f"{address} does not answer as an SSH server: {str(error) or type(error).__name__}",
             file=board.name,
             hint="is an SSH server behind that port?",
         ) from error

@@ -130,7 +130,8 @@ class _Upload:
         self.shown = 0  # bytes that the meter shows for this file
 
     def send(self) -> None:
-        failures, best = 0, -1
+        failures, damaged, best = 0, 0, -1
+        lost: ConnectionLost | None
         offset: int | None = 0 if self.size < _SMALL else None
         while True:
             generation = self.script.session.generation
@@ -140,20 +141,24 @@ class _Upload:
                 if offset is None or self._receive(offset):
                     self._show(self.size)
                     return
-                offset = None
-            except ConnectionLost as lost:
-                failures = 0 if self.shown > best else failures + 1
-                best = max(best, self.shown)
-                if failures >= _ATTEMPTS:
-                    raise
-                offset = None
-                self.script.session.reconnect(generation)
-                del lost
+                lost = None  # cut short, or another client was at it: ask again where to go on
+            except ConnectionLost as fault:
+                lost = fault
             except Damaged:
-                failures += 1
-                if failures >= _ATTEMPTS - 2:
+                damaged += 1
+                if damaged == _ATTEMPTS - 2:
                     raise
                 offset = None
+                continue
+            offset = None
+            failures = 0 if self.shown > best else failures + 1
+            best = max(best, self.shown)
+            if failures >= _ATTEMPTS:
+                raise lost or ConnectionLost(
+                    "the board never gets all of it", file=self.script.board.name, where=str(self.path)
+                )
+            if lost:
+                self.script.session.reconnect(generation)
 
     def _show(self, count: int) -> None:
         self.moved(count - self.shown)
@@ -163,13 +168,11 @@ class _Upload:
         """Return where to go on, or None when the blob is there."""
         watched, since, steal = -1, time.monotonic(), False
         while True:
-            answer = self.script.ask("begin", self.sha, self.token, *(["steal"] if steal else []))
+            answer = self.script.ask("begin", self.sha, self.token, self.size, *(["steal"] if steal else []))
             if answer.word == "have":
                 return None
             if answer.word == "at":
                 offset = answer.number("offset")
-                if offset > self.size:
-                    offset = 0
                 _check_space(self.script, self.size - offset, answer.number("free_kb") << 10)
                 return offset
             if answer.word != "busy":
