@@ -44,12 +44,13 @@ def first_divergence(
         parent: the reference.
         child: the stage that failed; its tensors are matched to the parent's by `name_in_parent`.
         picture: uint8 BGR [H, W, 3] at the network's size.
-        limits: `cosine` (least) and `max_rel` (most), as far as given.
+        limits: `cosine` (least; else `warn_cosine`) and `max_rel` (most), as far as given.
 
     Returns:
         None where every tensor that can be matched is within the limits.
     """
     reference, own = parent.trace(picture), child.trace(picture)
+    least = limits.get("cosine", limits.get("warn_cosine", -1))
     compared, previous = 0, None
     for name, value in own.items():
         other = child.name_in_parent(name)
@@ -57,9 +58,7 @@ def first_divergence(
             continue
         compared += 1
         figures = measure(reference[other].reshape(-1), value.reshape(-1))
-        within = figures.cosine >= limits.get("cosine", -1) and figures.max_rel <= limits.get(
-            "max_rel", float("inf")
-        )
+        within = figures.cosine >= least and figures.max_rel <= limits.get("max_rel", float("inf"))
         if not within:
             return Divergence(name, other, figures, compared, previous)
         previous = name
