@@ -40,7 +40,9 @@ def small_network() -> onnx.ModelProto:
     nodes = []
     for name in ("scores", "boxes"):
         nodes += [
-            helper.make_node("Conv", ["input", f"{name}_w"], [f"{name}_map"], pads=[1] * 4),
+            helper.make_node(
+                "Conv", ["input", f"{name}_w"], [f"{name}_map"], kernel_shape=[3, 3], pads=[1] * 4
+            ),
             helper.make_node("Transpose", [f"{name}_map"], [f"{name}_t"], perm=[0, 2, 3, 1]),
             helper.make_node("Reshape", [f"{name}_t", f"{name}_shape"], [f"{name}_r"]),
         ]
