@@ -5,6 +5,7 @@ rule compare_stages:
     input:
         child="results/{artifact}",
         parent=checked(lambda wc: TARGETS.parent_of(wc.artifact)),
+        proved_with=checked(lambda wc: SOPHON.proved_with(wc.artifact)),
     output:
         "results/parity/{artifact}.json",
     log:
@@ -17,6 +18,7 @@ rule compare_stages:
         # Its faces are decoded by the model's thresholds (PLAN: gates.smk).
         declared=checked(lambda wc: PLAN.declared_of(wc.artifact)),
         pictures=KILN.parity,
+        run=lambda wc: SOPHON.run_settings(wc.artifact),
     shell:
         "facekiln --log {log} parity compare {input.parent} {input.child}"
         " --images {params.pictures[images]:q} --count {params.pictures[count]} --seed {params.pictures[seed]}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
-from facekiln.chips.sophon.artifacts import Artifact, check_artifact, check_batch
+from facekiln.chips.sophon.artifacts import Artifact, artifact_of, check_artifact, check_batch
 from facekiln.chips.sophon.environment import wanted
 from facekiln.chips.sophon.settings import settings_from
 from facekiln.config import Config, known
@@ -140,3 +141,28 @@ class SophonTargets:
         if "table" not in files:
             return ""
         return f"--table {files['table']} --qtable {files['qtable']}"
+
+    def proved_with(self, artifact: str) -> list[str]:
+        """Return what a parity report of an artifact reads besides it and its parent; empty for other chips'.
+
+        Args:
+            artifact: below results/.
+
+        Returns:
+            A .bmodel's twin, for a batch the file for one picture, and the stamp of the tools' environment.
+
+        Raises:
+            KilnError: it is a .bmodel by its ending, but names something that there is not.
+        """
+        if not artifact.endswith(".bmodel"):
+            return []
+        named = artifact_of(artifact, self.config, self.settings)
+        stem = f"{RESULTS}/{artifact.removesuffix('.bmodel')}"
+        files = [f"{stem}.twin/final.mlir", f"{stem}.twin/weights.npz"]
+        if named.batch > 1:
+            files.append(f"{RESULTS}/{replace(named, batch=1).path}")
+        return [*files, str(wanted(self.settings, self.config).stamp)]
+
+    def run_settings(self, artifact: str) -> str:
+        """Return the settings that a .bmodel's parity report depends on, a rerun trigger; else nothing."""
+        return repr(self.settings.run) if artifact.endswith(".bmodel") else ""
