@@ -74,15 +74,18 @@ def test_different_measurements_are_not_put_together() -> None:
 def test_slower_and_worse_is_dominated() -> None:
     # sophon-demo's table of RetinaFace on BM1684: int8_1b is slower than fp32_1b and less accurate
     variants = [
-        Variant("fp32_1b", 6.30, 6.32, 89.1, "easy"),
-        Variant("int8_1b", 7.39, 7.41, 87.4, "easy"),
-        Variant("int8_4b", 4.74, 4.76, 87.4, "easy"),
+        Variant("fp32_1b", 6.30, 6.32, (89.1,), "easy"),
+        Variant("int8_1b", 7.39, 7.41, (87.4,), "easy"),
+        Variant("int8_4b", 4.74, 4.76, (87.4,), "easy"),
     ]
     assert dominated(variants) == {"int8_1b": "int8_4b"}
     assert dominated(variants[:2]) == {"int8_1b": "fp32_1b"}
 
 
 def test_overlapping_times_and_other_protocols_dominate_nobody() -> None:
-    assert dominated([Variant("a", 6.0, 6.5, 90, "x"), Variant("b", 6.4, 6.9, 80, "x")]) == {}
-    assert dominated([Variant("a", 1.0, 1.1, 90, "x"), Variant("b", 6.4, 6.9, 80, "y")]) == {}
-    assert dominated([Variant("a", 1.0, 1.1, 90, "x"), Variant("b", 6.4, 6.9, 90, "x")], margin=0.1) == {}
+    assert dominated([Variant("a", 6.0, 6.5, (90,), "x"), Variant("b", 6.4, 6.9, (80,), "x")]) == {}
+    assert dominated([Variant("a", 1.0, 1.1, (90,), "x"), Variant("b", 6.4, 6.9, (80,), "y")]) == {}
+    assert dominated([Variant("a", 1.0, 1.1, (90, 70), "x"), Variant("b", 6.4, 6.9, (89, 71), "x")]) == {}
+    assert dominated([Variant("a", 1.0, 1.1, (90, 71), "x"), Variant("b", 6.4, 6.9, (89, 71), "x")]) == {
+        "b": "a"
+    }

@@ -93,3 +93,21 @@ def test_noise_ends_with_status_3_and_keeps_the_record(
     assert main(arguments) == 3
     assert json.loads(Path("out.json").read_text())["verdict"] == "noisy: rejected"
     assert main([*arguments, "--keep-noisy"]) == 0
+
+
+def test_the_table_of_records(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "benchncnn"
+    program.write_text(BENCHNCNN)
+    program.chmod(0o755)
+    artifact = tmp_path / "retinaface_640.param"
+    artifact.write_text("x")
+    arguments = ["bench", "run", str(artifact), "--board", "local", "--config", str(root / "config")]
+    arguments += ["--tool", "benchncnn", "--program", str(program), "--cool-down", "0", "--repeats", "2"]
+    assert main([*arguments, "--virtual", "--output", "a.json"]) == 0
+    assert main(["bench", "table", "a.json", "a.json.kiln.json", "--output", "latency"]) == 0
+    assert "**VIRTUAL**" in Path("latency.md").read_text()
+    assert Path("latency.csv").read_text().splitlines()[1].startswith("local,")
+    assert main(["bench", "table", "a.json", "a.json", "--output", "latency"]) == 1

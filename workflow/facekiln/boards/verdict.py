@@ -124,25 +124,24 @@ class Variant:
     Attributes:
         name: of the artifact.
         low_ms, high_ms: 95 % interval of the latency per image.
-        quality: accuracy, higher is better.
+        quality: figures of accuracy, more of each is better.
         protocol: what the quality means; only equal ones are compared.
     """
 
     name: str
     low_ms: float
     high_ms: float
-    quality: float
+    quality: tuple[float, ...]
     protocol: str
 
 
-def dominated(variants: Sequence[Variant], margin: float = 0.0) -> dict[str, str]:
-    """Return {name: the name of a variant that is surely faster and not less accurate}.
+def dominated(variants: Sequence[Variant]) -> dict[str, str]:
+    """Return {name: the name of a variant that is surely faster and in no figure less accurate}.
 
     Surely faster: its interval ends below the other's start. Of several, the fastest is named.
 
     Args:
         variants: of one board.
-        margin: by how much the quality must be better, in its own unit, for "worse" to count.
     """
     found = {}
     for one in variants:
@@ -151,7 +150,7 @@ def dominated(variants: Sequence[Variant], margin: float = 0.0) -> dict[str, str
             for other in variants
             if other.protocol == one.protocol
             and other.high_ms < one.low_ms
-            and other.quality >= one.quality + margin
+            and all(theirs >= ours for theirs, ours in zip(other.quality, one.quality, strict=True))
         ]
         if better:
             found[one.name] = min(better, key=lambda other: other.high_ms).name

@@ -65,6 +65,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     show.add_argument("records", type=Path, nargs="+")
 
+    table = add_verb(
+        verbs,
+        "table",
+        _table,
+        "write records as a table, accuracy beside them; what is slower and not better is marked",
+        "facekiln bench table results/bench/local/ncnn/*.json --evaluations results/eval/voc/ncnn/*/*/*.json"
+        " --output results/tables/latency",
+    )
+    table.add_argument("records", type=Path, nargs="+")
+    table.add_argument("--evaluations", type=Path, nargs="+", default=[], metavar="JSON")
+    table.add_argument("--title", default="Latency")
+    table.add_argument(
+        "--output", type=Path, required=True, metavar="PREFIX", help="PREFIX.csv and PREFIX.md"
+    )
+
     read = add_verb(
         verbs,
         "read",
@@ -163,7 +178,25 @@ def _place(options: argparse.Namespace, tool: Tool) -> Iterator[tuple[Runner, Re
 def _show(options: argparse.Namespace) -> None:
     from facekiln.boards.bench import read_bench
 
-    _print([read_bench(path) for path in options.records])
+    _print([read_bench(path) for path in options.records if not path.name.endswith(".kiln.json")])
+
+
+def _table(options: argparse.Namespace) -> None:
+    from facekiln.artifact import write_text
+    from facekiln.boards.bench import read_bench
+    from facekiln.boards.latency_table import rows_of, to_csv, to_markdown
+    from facekiln.evaluation.stamp import read_evaluation
+    from facekiln.evaluation.tables import one_protocol
+
+    evaluations = [read_evaluation(path) for path in options.evaluations]
+    if evaluations:
+        one_protocol(evaluations)
+    records = [path for path in options.records if not path.name.endswith(".kiln.json")]
+    rows = rows_of([read_bench(path) for path in records], evaluations)
+    text = to_markdown(rows, options.title)
+    write_text(options.output.with_name(f"{options.output.name}.csv"), to_csv(rows))
+    write_text(options.output.with_name(f"{options.output.name}.md"), text)
+    sys.stdout.write(text)
 
 
 def _print(records: list[dict[str, Any]]) -> None:
