@@ -21,6 +21,10 @@ _PLUMBING = {
     "facekiln.provenance",
     "facekiln.config",
     "facekiln.artifact",
+    # How a vendor's tool is run and what its failures mean; which tool it is stands in the rule's params.
+    "facekiln.chips.sophon.causes",
+    "facekiln.chips.sophon.process",
+    "facekiln.chips.sophon.tool",
 }
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(facekiln[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+(facekiln[\w.]*))",

@@ -120,6 +120,12 @@ def _lock(environment: Environment) -> Iterator[int]:
                     log.info("another process makes %s; waiting for it", environment.folder)
                 told = True
                 time.sleep(0.5)
+            except OSError as error:
+                raise KilnError(
+                    f"cannot be locked: {error.strerror}",
+                    file=path,
+                    hint="set toolchains in config/config.yaml to a file system with locks (NFS: with lockd)",
+                ) from error
         yield stream.fileno()
 
 
