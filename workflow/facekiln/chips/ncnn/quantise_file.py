@@ -35,8 +35,9 @@ _HINT = (
 
 HEADS, STEM = "heads", "stem"
 _STEM_LAYERS = 2
-# ncnn rounds in float32 with its own order of factors, so a value between two steps may fall to either side.
-_MOST_STEPS, _MOST_SHARE = 1.0, 0.01
+# Steps beyond the half that rounding takes. Measured: up to 0.06 in depthwise layers, as factors of 11 bits would
+# give at 127 steps, else 0.0001.
+_MOST_STEPS = 0.1
 _MOST_ERROR = 1e-3
 
 
@@ -126,13 +127,13 @@ def judge_proofs(proofs: Sequence[LayerProof], what: str) -> None:
     """
     for proof in proofs:
         limit = _MOST_STEPS if proof.requantised else _MOST_ERROR
-        if not proof.worst <= limit or proof.share > _MOST_SHARE:
+        if not proof.worst <= limit:
             raise GateError(
                 "ncnn computes this int8 layer otherwise than its scales say",
                 file=what,
                 where=proof.layer,
-                value=f"{proof.worst:g}, {proof.share:.2%} of the values",
-                limit=f"{limit:g} {'steps' if proof.requantised else 'of scale'}, {_MOST_SHARE:.0%}",
+                value=f"{proof.worst:g}",
+                limit=f"{limit:g} {'steps more than rounding' if proof.requantised else 'of scale'}",
                 hint="set quantise.winograd_steps to 31, or keep the layer in float",
             )
 
