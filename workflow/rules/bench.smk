@@ -5,7 +5,7 @@ from facekiln.boards.rule_inputs import LOCAL, benched
 
 rule bench_artifact:
     input:
-        checked(lambda wc: benched(wc.board, wc.artifact)),
+        unpack(checked(lambda wc: benched(wc.board, wc.artifact))),
     output:
         record="results/bench/{board}/{artifact}.json",
         raw="results/bench/{board}/{artifact}.log",
@@ -22,5 +22,5 @@ rule bench_artifact:
         code=fingerprint("facekiln.boards.bench", "facekiln.boards.bench_board"),
     # A noisy measurement is kept: its record says "noisy: rejected", and tables say so.
     shell:
-        "facekiln --log {log} bench run {input[0]} --board {wildcards.board} --wait 7200 --keep-noisy"
+        "facekiln --log {log} bench run {input.artifact} --board {wildcards.board} --wait 7200 --keep-noisy"
         " --output {output.record}"

@@ -11,13 +11,13 @@ from facekiln.errors import KilnError
 
 
 def test_files_of_an_artifact(tmp_path: Path) -> None:
-    assert benched("local", "sophon/bm1684x/a_320_int8_1b.bmodel", tmp_path) == [
-        "results/sophon/bm1684x/a_320_int8_1b.bmodel"
-    ]
-    assert benched("local", "ncnn/a_320.param", tmp_path) == [
-        "results/ncnn/a_320.param",
-        "results/ncnn/a_320.bin",
-    ]
+    assert benched("local", "sophon/bm1684x/a_320_int8_1b.bmodel", tmp_path) == {
+        "artifact": "results/sophon/bm1684x/a_320_int8_1b.bmodel"
+    }
+    assert benched("local", "ncnn/a_320.param", tmp_path) == {
+        "artifact": "results/ncnn/a_320.param",
+        "weights": "results/ncnn/a_320.bin",
+    }
 
 
 def test_an_unknown_board_gets_a_suggestion(tmp_path: Path) -> None:

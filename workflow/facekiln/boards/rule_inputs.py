@@ -11,8 +11,8 @@ from facekiln.targets import RESULTS
 LOCAL = "local"
 
 
-def benched(board: str, artifact: str, folder: Path | str = DEFAULT_FOLDER) -> list[str]:
-    """Return the files that a measurement of `results/{artifact}` needs, the artifact first.
+def benched(board: str, artifact: str, folder: Path | str = DEFAULT_FOLDER) -> dict[str, str]:
+    """Return the files that a measurement of `results/{artifact}` needs: `artifact`, and `weights` of ncnn.
 
     Args:
         board: of config/boards.yaml, or "local" for this machine.
@@ -23,5 +23,7 @@ def benched(board: str, artifact: str, folder: Path | str = DEFAULT_FOLDER) -> l
         KilnError: no such board; the message suggests the nearest.
     """
     known(board, [LOCAL, *load_boards(folder)], "board")
-    weights = [f"{RESULTS}/{artifact.removesuffix('.param')}.bin"] if artifact.endswith(".param") else []
-    return [f"{RESULTS}/{artifact}", *weights]
+    files = {"artifact": f"{RESULTS}/{artifact}"}
+    if artifact.endswith(".param"):
+        files["weights"] = f"{RESULTS}/{artifact.removesuffix('.param')}.bin"
+    return files
