@@ -119,7 +119,7 @@ class Sshd:
     def drop_connections(self) -> None:
         """End every connection of the server at once; the server goes on."""
         assert self.process is not None
-        for pid in _children(self.process.pid):
+        for pid in children_of(self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -171,7 +171,7 @@ def _user() -> str:
     return getpass.getuser()
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     """Direct children only: the processes that serve one connection each, not what users run below them."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -194,7 +194,7 @@ def running_sshd(folder: Path, **kwargs: object) -> Iterator[Sshd]:
 
 
 class Proxy:
-    """A TCP proxy that forwards until it is told to cut, at once or after so many bytes, to be silent, or to refuse."""
+    """A TCP proxy that forwards until it is told to cut (at once or later), to be silent, or to refuse."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -288,3 +288,11 @@ def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it does not come to pass"
         time.sleep(0.02)
+
+
+def kill_watcher(work: str, *, guard: bool) -> None:
+    """Kill the watcher of the one run below a work folder, and its guard too where asked for."""
+    (path,) = Path(work, "runs").glob("*/pid")
+    command, watcher = (int(word) for word in path.read_text().split()[:2])
+    for pid in [watcher, *(child for child in children_of(watcher) if guard and child != command)]:
+        os.kill(pid, signal.SIGKILL)

@@ -221,6 +221,7 @@ cmd_clean() { # DAYS: what was not used for so long; a run that goes on is left
 # The file lease-N of the highest N is the lease. To take it is to create lease-N+1, which the kernel lets one
 # client do (a hard link), after lease-N was freed, has run out, or is from before a reboot. Whoever writes
 # looks afterwards whether a higher one is there, so that of a late holder and a taker at most one goes on.
+# Seconds are cut off, so one more is given: the holder, who counts from before its call, gives up first.
 
 lease_last() { # -> last
     last=
@@ -277,7 +278,7 @@ cmd_lease_take() { # TOKEN TTL OWNER PURPOSE
     mine=$LEASE/lease-$(printf '%010d' $((${number:-0} + 1)))
     tick
     l_token=$1 l_owner=$3 l_purpose=$4 l_taken=$now
-    lease_text held $((now + $2)) >"$LEASE/.new-$1" || fault disk-full "$LEASE"
+    lease_text held $((now + $2 + 1)) >"$LEASE/.new-$1" || fault disk-full "$LEASE"
     if ! ln "$LEASE/.new-$1" "$mine" 2>/dev/null; then
         rm -f "$LEASE/.new-$1"
         [ -e "$mine" ] || fault no-links "$LEASE"
@@ -318,7 +319,7 @@ lease_renew() { # TOKEN TTL -> status 0 while it is ours
     lease_read "$before"
     tick
     [ "$l_token" = "$1" ] && lease_alive || return 1
-    lease_text held $((now + $2)) >"$LEASE/.new-$1" && mv -f "$LEASE/.new-$1" "$before" || return 1
+    lease_text held $((now + $2 + 1)) >"$LEASE/.new-$1" && mv -f "$LEASE/.new-$1" "$before" || return 1
     lease_last
     [ "$last" = "$before" ]
 }
