@@ -3,6 +3,7 @@
 import pytest
 
 from facekiln.chips.sophon.causes import cause_of
+from facekiln.fingerprint import modules_behind
 
 LAST = "\nRuntimeError: [!Error]: tpuc-opt m.mlir --processor-assign=...\n"
 
@@ -115,3 +116,13 @@ def test_causes(text: str, told: str, hint: str) -> None:
 
 def test_a_signal_tells_more_than_the_text() -> None:
     assert "want of memory" in cause_of("KeyError: 'a'", -9).what
+
+
+def test_the_tools_own_words_are_kept_short() -> None:
+    assert len(cause_of(f"KeyError: '{'k' * 5000}'{LAST}", 1).what) < 400
+
+
+def test_a_better_hint_compiles_nothing_anew() -> None:
+    behind = modules_behind("facekiln.chips.sophon.compile_file")
+    assert "facekiln.chips.sophon.environment" in behind
+    assert not {f"facekiln.chips.sophon.{name}" for name in ("causes", "process", "tool")} & set(behind)

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 
 _TAIL = 4
+# Characters of the tool's own words in a message.
+_LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -165,23 +167,28 @@ def _cause(table: tuple[_Known, ...], text: str) -> Cause | None:
     for known in table:
         found = known.pattern.search(text)
         if found:
-            groups = [" ".join((group or "").split()) for group in (found[0], *found.groups())]
+            groups = [_short(group or "") for group in (found[0], *found.groups())]
             return Cause(known.what.format(*groups).strip(), known.hint)
     return None
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
 
 
 def _unknown(text: str) -> Cause:
     for pattern in _GENERIC:
         found = pattern.search(text)
         if found:
-            return Cause(found[1].strip(), "its whole output is in the log")
+            return Cause(_short(found[1]), "its whole output is in the log")
     tail = [line.strip() for line in text.splitlines() if line.strip()][-_TAIL:]
     if not tail or not re.search("error|fail|fatal|abort", text, re.IGNORECASE):
-        said = f"; it said last: {tail[-1]}" if tail else ""
+        said = f"; it said last: {_short(tail[-1])}" if tail else ""
         return Cause(
             f"it ended without a word, as a process does that is killed for want of memory{said}", _MEMORY
         )
-    return Cause(" | ".join(tail), "its whole output is in the log")
+    return Cause(" | ".join(_short(line) for line in tail), "its whole output is in the log")
 
 
 # Of pip.
