@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper
 
 from facekiln.boards.bench import Plan, read_bench, run_bench
@@ -20,6 +22,7 @@ from facekiln.boards.script import BoardScript
 from facekiln.boards.session import Session
 from facekiln.boards.settings import Board, Runtime
 from facekiln.boards.tools import TOOLS, Request
+from facekiln.cli import main
 from facekiln.errors import KilnError
 from support.bench_tools import BMRT, write_tool
 from support.sshd import Sshd, running_sshd
@@ -136,3 +139,34 @@ def test_what_a_run_needs(tmp_path: Path) -> None:
     assert list(files_of(param, TOOLS["ncnn"])) == ["a.param", "a.bin", "latency_child.py"]
     assert chip_of("results/sophon/bm1684x/a_320_int8_1b.bmodel") == "bm1684x"
     assert chip_of("results/ncnn/a.param") is None
+
+
+def test_the_command_with_an_entry_of_boards_yaml(
+    sshd: Sshd, tmp_path: Path, root: Path, bmodel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = write_tool(tmp_path / "bmrt_test", BMRT)
+    config = tmp_path / "config"
+    shutil.copytree(root / "config", config)
+    address = sshd.board(tmp_path).address
+    assert address is not None
+    entry = {
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "key": str(sshd.key),
+        "host_key": sshd.host_key,
+        "chip": "bm1684x",
+        "work": str(tmp_path / "work"),
+        "lease": str(tmp_path / "lease"),
+        "runtimes": {"bmrt_test": {"tool": str(program)}},
+    }
+    (config / "boards.yaml").write_text(yaml.safe_dump({"boards": {"se7": entry}}))
+    monkeypatch.chdir(tmp_path)
+    artifact = bmodel.with_name("ulfd_slim_320_320_int8_4b.bmodel").relative_to(tmp_path)
+    bmodel.rename(artifact)
+    arguments = ["bench", "run", str(artifact), "--board", "se7", "--virtual", "--config", str(config)]
+    arguments += ["--loops", "7", "--warm-up", "1", "--repeats", "2", "--cool-down", "0"]
+    assert main(arguments) == 0
+    record = read_bench("results/bench/se7/sophon/bm1684x/ulfd_slim_320_320_int8_4b.bmodel.json")
+    assert (record["board"], record["virtual"], record["batch"]) == ("se7", True, 4)
+    assert record["command"][0] == str(program)
