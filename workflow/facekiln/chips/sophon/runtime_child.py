@@ -34,7 +34,7 @@ _LINE_BUFFERED = 1
 
 def pack(header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> list[bytes]:
     """Return a frame in pieces: its beginning, and each array's bytes."""
-    wire = {name: np.ascontiguousarray(value) for name, value in (arrays or {}).items()}
+    wire = {name: np.asarray(value) for name, value in (arrays or {}).items()}
     described = [
         {"name": name, "dtype": value.dtype.str, "shape": list(value.shape)} for name, value in wire.items()
     ]
