@@ -13,6 +13,7 @@ from facekiln.chips.sophon.calibrate import stage_network
 from facekiln.chips.sophon.environment import Environment, environment_of
 from facekiln.chips.sophon.mixed import most_sensitive, plan
 from facekiln.chips.sophon.mlir import read_mlir
+from facekiln.chips.sophon.probe import help_of
 from facekiln.chips.sophon.qtable import Qtable, check_qtable, read_qtable, write_qtable
 from facekiln.chips.sophon.reach import write_pictures
 from facekiln.chips.sophon.settings import MixedSettings, SophonSettings
@@ -42,7 +43,7 @@ def search_by_tool(
         KilnError: this release has no such search, or it failed.
     """
     search = settings.by.partition(":")[2]
-    said = run_tool(environment, "run_calibration", ["-h"], folder=folder, log=None, timeout_minutes=5)
+    said = help_of(environment, "run_calibration")
     found = _SEARCHES.search(" ".join(said.split()))
     offered = found[1].replace(" ", "").split(",") if found else []
     if search not in offered:
@@ -126,7 +127,7 @@ def plan_file(
         settings={
             "chip": chip,
             "by": mixed.by,
-            "keep_float": list(mixed.keep_float),
+            "keep_float": list(mixed.keep_float.get(chip, ())),
             "most_layers": mixed.most_layers,
             "precision": mixed.precision.get(chip, "F32"),
         },
