@@ -237,7 +237,7 @@ def test_reboot_is_noticed(far: RemoteRunner, proxy: Proxy, boot: Path, mark: st
     def reboot() -> None:
         wait_until(lambda: sleeping(mark) and list(Path(far.board.work).glob("runs/*/beat")))
         boot.write_text("second\n")
-        kill_watcher(far.board.work, guard=True)
+        kill_watcher(far.board.work, guard=True, command_too=True)
         proxy.cut()
 
     thread = threading.Thread(target=reboot)

@@ -290,9 +290,10 @@ def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> None:
         time.sleep(0.02)
 
 
-def kill_watcher(work: str, *, guard: bool) -> None:
-    """Kill the watcher of the one run below a work folder, and its guard too where asked for."""
+def kill_watcher(work: str, *, guard: bool, command_too: bool = False) -> None:
+    """Kill the watcher of the one run below a work folder, and its guard and command where asked for."""
     (path,) = Path(work, "runs").glob("*/pid")
     command, watcher = (int(word) for word in path.read_text().split()[:2])
-    for pid in [watcher, *(child for child in children_of(watcher) if guard and child != command)]:
+    others = [child for child in children_of(watcher) if guard and child != command]
+    for pid in [watcher, *others, *([command] if command_too else [])]:
         os.kill(pid, signal.SIGKILL)

@@ -547,6 +547,46 @@ cmd_drop() { # RUN: its folder, when it has ended
     echo dropped
 }
 
+# --- a shared or carried folder: no client calls us, a person starts us ---------------------------------------
+
+cmd_once() { # RUN: run what was prepared, and tell its end where no exit status is seen (serial line, telnet)
+    dir=$WORK/runs/$1
+    [ -f "$dir/arguments" ] || fault no-run "$1"
+    if mkdir "$dir/started" 2>/dev/null; then
+        # A carried folder has no client that sends signs of life.
+        # shellcheck disable=SC2046  # numbers
+        set -- $(cat "$dir/arguments") ''
+        [ "${KILN_SERVED:-}" ] || set -- "$1" "$2" 1000000000 "$4" "$5" "$6" ''
+        (cmd_watch "$@")
+    fi
+    if { read -r _ && IFS='=' read -r _ status; } 2>/dev/null <"$dir/status"; then :; else status=255; fi
+    printf 'kiln-end %s\n' "$status"
+    return 0
+}
+
+cmd_serve() { # take jobs as they come, one after the other; a sign of life every second
+    prepare
+    mkdir -p "$WORK/queue"
+    KILN_SERVED=1
+    read_boot
+    (while kill -0 $$ 2>/dev/null; do
+        tick
+        echo "$boot $centi" >"$WORK/.served" && mv -f "$WORK/.served" "$WORK/served"
+        sleep 1
+    done) &
+    trap 'kill $! 2>/dev/null; exit 0' INT TERM
+    echo "serving $WORK"
+    while [ ! -e "$WORK/stop" ]; do
+        for job in "$WORK"/queue/*; do
+            [ -f "$job" ] || continue
+            rm -f "$job"
+            printf '%s ' "${job##*/}"
+            cmd_once "${job##*/}"
+        done
+        nap 0.2
+    done
+}
+
 # --- facts -------------------------------------------------------------------------------------------------
 
 cmd_facts() {
@@ -566,6 +606,6 @@ cmd_facts() {
 
 case $COMMAND in
 has | begin | receive | place | stat | hash | send | clean | lease_take | lease_free | lease_status | start | watch | \
-    beat | follow | state | kill | drop | facts) "cmd_$COMMAND" "$@" ;;
+    beat | follow | state | kill | drop | facts | once | serve) "cmd_$COMMAND" "$@" ;;
 *) fault usage "$COMMAND" ;;
 esac

@@ -318,13 +318,17 @@ def _run(options: argparse.Namespace) -> int:
     from facekiln.boards.lease import Lease
     from facekiln.boards.preflight import Needs, preflight
     from facekiln.boards.remote import RemoteRunner
+    from facekiln.boards.settings import load_board
     from facekiln.boards.upload import fetch
     from facekiln.progress import log
 
     put, get = _pairs(options.put, "--put"), _pairs(options.get, "--get")
+    board = load_board(options.name, options.config)
+    if board.address is None:
+        return _run_in_folder(options, board, put, get)
     # Snakemake ends its jobs with SIGTERM; the command on the board has to end with them.
     signal.signal(signal.SIGTERM, _interrupt)
-    with _board_of(options) as script:
+    with _connected(board) as script:
         space = sum(Path(path).stat().st_size for path in put.values() if Path(path).is_file())
         preflight(script, Needs(space=space))
         with Lease(script, f"board run {options.words[0]}", wait=options.wait) as lease:
@@ -340,6 +344,45 @@ def _run(options: argparse.Namespace) -> int:
             for name, path in get.items():
                 fetch(script, f"{done.folder}/{name}", path)
             runner.drop(done.run)
+    log.info("%s: exit status %s after %.2f s", options.name, done.status, done.seconds)
+    return done.status or 0
+
+
+def _run_in_folder(
+    options: argparse.Namespace, board: Board, put: dict[str, str], get: dict[str, str]
+) -> int:
+    import shutil
+    import uuid
+
+    from facekiln.boards.directory import DirectoryRunner, plan_of
+    from facekiln.progress import log
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    runner = DirectoryRunner(board)
+    if board.transport == "plan":
+        run = uuid.uuid4().hex[:16]
+        runner.prepare(options.words, run=run, timeout=options.timeout, files=put)
+        _say(plan_of(board, run))
+        return 0
+    done = runner.run(
+        options.words, timeout=options.timeout, files=put, log_file=options.raw_log, on_line=_say, keep=True
+    )
+    here = runner.folder / "runs" / done.run
+    for name, path in get.items():
+        shutil.copyfile(here / name, path)
+    shutil.rmtree(here, ignore_errors=True)
+    log.info("%s: exit status %s after %.2f s", options.name, done.status, done.seconds)
+    return done.status or 0
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from facekiln.boards.directory import collect
+    from facekiln.boards.settings import load_board
+    from facekiln.progress import log
+
+    done = collect(load_board(options.name, options.config), options.run)
+    sys.stdout.write(done.stdout)
+    sys.stderr.write(done.stderr)
     log.info("%s: exit status %s after %.2f s", options.name, done.status, done.seconds)
     return done.status or 0
 
