@@ -56,8 +56,12 @@ rule compile_sophon:
         tool=or_stop(SOPHON.identity),
         tolerance=checked(SOPHON.tolerance),
         tables=checked(SOPHON.table_options),
+        pictures=checked(SOPHON.gate_options),
+        gate=KILN.chips["sophon"]["gate"],
+        code_of_gate=fingerprint("facekiln.chips.sophon.sight"),
     shell:
-        "facekiln --log {log} sophon compile $(dirname {input.top:q}) {params.tables} --output {output:q}"
+        "facekiln --log {log} sophon compile $(dirname {input.top:q}) {params.tables} {params.pictures}"
+        " --output {output:q}"
 
 
 rule twin_sophon:

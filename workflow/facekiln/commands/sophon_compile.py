@@ -10,7 +10,7 @@ from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.chips.sophon.artifacts import Artifact
-    from facekiln.chips.sophon.compile_file import Tables
+    from facekiln.chips.sophon.compile_file import Gate, Tables
     from facekiln.chips.sophon.environment import Environment
     from facekiln.chips.sophon.settings import SophonSettings
 
@@ -46,6 +46,9 @@ def add_compile_verbs(verbs: Any) -> None:
     )
     compile_.add_argument("top", type=Path, metavar="FOLDER", help="of `facekiln sophon transform`")
     _tables_arguments(compile_)
+    compile_.add_argument(
+        "--calibration", type=Path, metavar="FOLDER", help="int8: the set whose faces it must see"
+    )
     compile_.add_argument("--output", type=Path, required=True, metavar="BMODEL")
     add_config(compile_)
 
@@ -125,12 +128,21 @@ def _transform(options: argparse.Namespace) -> None:
 
 def _compile(options: argparse.Namespace) -> None:
     from facekiln.chips.sophon.compile_file import compile_file
+    from facekiln.parity.sight import told_sight
     from facekiln.progress import log
 
     artifact = _artifact(options.output, options)
     settings, environment = _tools(options)
     log.info("compiling    %s; ended after %g minutes", artifact.path, settings.deploy.timeout_minutes)
-    done = compile_file(options.top, artifact, _tables(options), settings.deploy, environment, options.output)
+    done = compile_file(
+        options.top,
+        artifact,
+        _tables(options),
+        settings.deploy,
+        environment,
+        options.output,
+        gate=_gate(artifact, options, settings, environment),
+    )
     for what, one in (("quantised", done.quantised), ("simulated", done.simulated)):
         cosine, euclidean, sqnr = one.least or (float("nan"),) * 3
         log.info(
@@ -141,6 +153,8 @@ def _compile(options: argparse.Namespace) -> None:
             sqnr,
             len(one.tensors),
         )
+    if done.sight:
+        log.info("sight        %s", told_sight(done.sight))
     log.info("size         %d bytes; on the device %d", done.bytes, done.memory["total"])
     if done.estimate:
         log.info(
@@ -150,6 +164,39 @@ def _compile(options: argparse.Namespace) -> None:
             done.estimate.cycles,
             done.estimate.release,
         )
+
+
+def _gate(
+    artifact: Artifact, options: argparse.Namespace, settings: SophonSettings, environment: Environment
+) -> Gate | None:
+    """Return the gate against blindness of an int8 file; there is none without one."""
+    from facekiln.chips.sophon.sight import check_sight
+    from facekiln.config import load_config
+    from facekiln.errors import KilnError
+    from facekiln.quant.run import pictures_of_set
+
+    if artifact.precision != "int8":
+        return None
+    if options.calibration is None:
+        raise KilnError(
+            "int8 is judged by the faces that it sees",
+            file=artifact.path,
+            hint="give --calibration FOLDER: facekiln calibration make --help",
+        )
+    model = load_config(options.config).model(artifact.model)
+    pictures = pictures_of_set(options.calibration, model, settings.gate.pictures)
+    return lambda job, lowered, arguments: check_sight(
+        job,
+        lowered,
+        arguments,
+        options.top,
+        artifact,
+        model,
+        pictures,
+        settings.gate,
+        settings.deploy,
+        environment,
+    )
 
 
 def _twin(options: argparse.Namespace) -> None:

@@ -107,7 +107,7 @@ def _plan(options: argparse.Namespace) -> None:
     config, settings = load_config(options.config), load_settings(options.config)
     mixed = settings.mixed
     if options.keep_float is not None:
-        mixed = replace(mixed, by="ours", keep_float=tuple(options.keep_float))
+        mixed = replace(mixed, by="ours", keep_float={options.chip: tuple(options.keep_float)})
     if options.most_layers is not None:
         mixed = replace(mixed, by="ours", most_layers=options.most_layers)
     pictures = None

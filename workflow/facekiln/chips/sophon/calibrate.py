@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from facekiln.artifact import sha256_of
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.mlir import Mlir, read_mlir
+from facekiln.chips.sophon.probe import help_of
 from facekiln.chips.sophon.reach import Reach, measure_reach, write_pictures
 from facekiln.chips.sophon.settings import CalibrateSettings
 from facekiln.chips.sophon.table import (
@@ -93,8 +94,30 @@ def prove_names(found: dict[str, TensorRange], reach: Reach, network: Mlir) -> f
     return worst
 
 
+def shared_scales(network: Mlir) -> dict[str, str]:
+    """Return the operators whose scale the next one keeps, by name: what a LeakyRelu alone is fed.
+
+    tpu_mlir 1.26 gives a LeakyRelu's result the scale of its input, whatever the table says (read back from
+    quantised networks for BM1684 and BM1684X). So the table's row of a convolution decides both, and what
+    counts is the activation's result, whose negative side is far smaller.
+    """
+    users: dict[str, list[str]] = {}
+    for op in network.ops:
+        for name in op.operands:
+            users.setdefault(name, []).append(op.name)
+    return {
+        op.operands[0]: op.name
+        for op in network.ops
+        if op.kind == "LeakyRelu" and len(users[op.operands[0]]) == 1
+    }
+
+
 def table_of_ranges(network: Mlir, ranges: Ranges, method: str, reach: Reach) -> Table:
-    """Write our ranges as the tool's table: thresholds by one of our methods, extremes clipped at them."""
+    """Write our ranges as the tool's table.
+
+    Thresholds are by one of our methods, extremes clipped at them. An operator whose scale an activation
+    keeps (see `shared_scales`) has the activation's threshold, but with `minmax`, which clips nothing.
+    """
     own = ranges_by_op(network, ranges)
     percentile = float(ranges.settings["percentile"])
     rows: dict[str, Row] = {}
@@ -104,6 +127,9 @@ def table_of_ranges(network: Mlir, ranges: Ranges, method: str, reach: Reach) ->
                 rows[name] = row_of(own[name].thresholds[method], own[name].min, own[name].max)
             else:
                 rows[name] = row_of(reach.thresholds(name, percentile)[method], *reach.extremes[name])
+    for name, after in shared_scales(network).items() if method != "minmax" else ():
+        low, high = (own[name].min, own[name].max) if name in own else reach.extremes[name]
+        rows[name] = row_of(rows[after].threshold, low, high)
     comments = (
         "# facekiln calibration table",
         f"# quantization threshold calculation method: {OURS}:{method}",
@@ -191,7 +217,7 @@ def calibrate_tool(
     Raises:
         KilnError: this release has no such method, or the tool failed.
     """
-    said = run_tool(environment, "run_calibration", ["-h"], folder=folder, log=logged, timeout_minutes=5)
+    said = help_of(environment, "run_calibration")
     offered = methods_of_tool(said)
     if method not in offered:
         raise KilnError(

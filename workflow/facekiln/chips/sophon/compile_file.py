@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from facekiln.chips.sophon.clock import normalise
 from facekiln.chips.sophon.compare_text import Comparison, check_passed, parse_comparisons
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.estimate import Estimate, read_estimate
+from facekiln.chips.sophon.mixed import prove_obeyed
 from facekiln.chips.sophon.settings import DeploySettings
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.chips.sophon.transform import INPUT, REFERENCE, TOP, stage
@@ -27,6 +29,9 @@ from facekiln.provenance import tool_versions, write_record
 _TABLE, _QTABLE, _BMODEL = "calibration.table", "mixed.qtable", "net.bmodel"
 _MEMORY = re.compile(r"device mem size: (\d+) \(weight: (\d+), instruct: (\d+), runtime: (\d+)\)")
 _MODEL_TOOL_MINUTES = 5.0
+
+# Gets the job's folder, the quantised network in it, and the arguments that decided its bytes.
+Gate = Callable[[Path, Path, list[str]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Compiled:
         estimate: the compiler's, of the time of one run.
         memory: on the device, bytes: total, weight, instruct, runtime; as model_tool tells.
         lowered: sha256 of the quantised model's text, by which its twin is known.
+        operators: how many of its operators have which precision.
+        sight: of the gate against blindness, where there was one.
     """
 
     bytes: int
@@ -60,6 +67,8 @@ class Compiled:
     estimate: Estimate | None
     memory: dict[str, int]
     lowered: str
+    operators: Mapping[str, int] = field(default_factory=dict)
+    sight: Mapping[str, Any] | None = None
 
 
 def deploy_arguments(artifact: Artifact, tables: Tables) -> list[str]:
@@ -136,6 +145,8 @@ def compile_file(
     settings: DeploySettings,
     environment: Environment,
     output: Path,
+    *,
+    gate: Gate | None = None,
 ) -> Compiled:
     """Compile a transformed model, check it in the chip's simulator, and write it with its record.
 
@@ -146,6 +157,7 @@ def compile_file(
         settings: tolerances and the time limit.
         environment: the tool.
         output: the .bmodel.
+        gate: judges an int8 file by its quantised network (see `sight.check_sight`) and returns its figures.
 
     Raises:
         KilnError: the tool fails, takes too long, or its file is not one that can be reproduced.
@@ -170,6 +182,8 @@ def compile_file(
             timeout_minutes=settings.timeout_minutes,
         )
         quantised, simulated = _checks(printed, artifact)
+        lowered = lowered_name(job)
+        obeyed = prove_obeyed(lowered, tables.mixed)
         scratch = job / _BMODEL
         data = normalise(scratch.read_bytes())
         scratch.write_bytes(data)
@@ -179,10 +193,13 @@ def compile_file(
             simulated,
             read_estimate(job, f"tpu_mlir {environment.version}"),
             _memory(environment, job),
-            sha256_of(lowered_name(job)),
+            sha256_of(lowered),
+            obeyed.counts,
         )
         if str(job).encode() in data:
             raise KilnError("holds the path of the folder that it was compiled in", file=output)
+        if gate is not None:
+            done = replace(done, sight=gate(job, lowered, deploy_arguments(artifact, tables)))
         write_bytes(output, data)
     _record(output, top, artifact, tables, settings, environment, done)
     return done
@@ -256,5 +273,7 @@ def _record(
             "compiler_estimate": done.estimate.record(artifact.batch) if done.estimate else None,
             "device_memory": done.memory,
             "lowered_sha256": done.lowered,
+            "operators": dict(done.operators),
+            "sight": dict(done.sight) if done.sight else None,
         },
     )

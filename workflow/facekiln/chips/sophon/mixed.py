@@ -1,13 +1,14 @@
 """Mixed precision: which operators of an int8 file stay in float, and the proof that they did.
 
-The plan names operators of top.mlir. `stem` is the first two weighted operators, `heads` the last before
-each output with all that follows them, `outputs` only what follows those (it frees the concatenated maps of
-one shared scale). A weighted operator takes along the activation that alone follows it, so that its result
-is rounded once.
+The plan names operators of top.mlir. `stem` is the first three weighted operators, `stem:7` the first seven,
+`heads` the last before each output with all that follows them, `outputs` only what follows those (it frees
+the concatenated maps of one shared scale). A weighted operator takes along the activation that alone follows
+it, so that its result is rounded once.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from facekiln.quant.nodes import node_name
 
 STEM, HEADS, OUTPUTS = "stem", "heads", "outputs"
 _WORDS = (STEM, HEADS, OUTPUTS)
-_STEM_LAYERS = 2
+_STEM_LAYERS = 3
+_STEM = re.compile(rf"{STEM}(?::(\d+))?")
 WEIGHTED = ("Conv", "Deconv", "MatMul")
 _ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Sigmoid", "Clip", "HardSwish", "Swish")
 
@@ -128,8 +130,8 @@ def kept_in_float(
             kept.update(weighted, behind)
         elif word == OUTPUTS:
             kept.update(behind)
-        elif word == STEM:
-            first = [op.name for op in network.ops if op.kind in WEIGHTED][:_STEM_LAYERS]
+        elif found := _STEM.fullmatch(word):
+            first = [op.name for op in network.ops if op.kind in WEIGHTED][: int(found[1] or _STEM_LAYERS)]
             kept.update(name for one in first for name in with_activation(network, one))
         else:
             kept.update(with_activation(network, named[known(word, [*named, *_WORDS], "operator")]))
@@ -174,7 +176,7 @@ def plan(
             where=f"mixed.precision.{chip}",
             limit=", ".join(chip_floats(chip)),
         )
-    kept = kept_in_float(network, model, settings.keep_float, sensitive)
+    kept = kept_in_float(network, model, settings.keep_float.get(chip, ()), sensitive)
     comments = ("# facekiln plan of mixed precision", f"# chip: {chip}", f"# total layers: {len(kept)}")
     table = Qtable(dict.fromkeys(kept, precision), comments)
     check_qtable(table, network, chip)

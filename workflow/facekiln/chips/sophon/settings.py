@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facekiln.config import DEFAULT_FOLDER, check, read_yaml
+from facekiln.parity.sight import SightLimits
 
 FILE = Path("chips") / "sophon.yaml"
 _SCHEMA = "chip_sophon"
@@ -80,7 +81,7 @@ class MixedSettings:
 
     Attributes:
         by: "ours", or "tool:search_qtable", "tool:fast_search", "tool:mix_search".
-        keep_float: operators, ONNX tensors or nodes by name; "stem", "heads", "outputs".
+        keep_float: by chip, operators, ONNX tensors or nodes by name; "stem", "stem:7", "heads", "outputs".
         most_layers: so many of the most sensitive layers besides.
         precision: by chip, "F32", "F16" or "BF16".
         expected_cosine: at which the tool's search ends.
@@ -88,7 +89,7 @@ class MixedSettings:
     """
 
     by: str
-    keep_float: tuple[str, ...]
+    keep_float: Mapping[str, tuple[str, ...]]
     most_layers: int
     precision: Mapping[str, str]
     expected_cosine: float
@@ -122,6 +123,7 @@ class SophonSettings:
     deploy: DeploySettings
     calibrate: CalibrateSettings
     mixed: MixedSettings
+    gate: SightLimits
     run: RunSettings
     environment: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 
@@ -143,7 +145,11 @@ def settings_from(value: Mapping[str, Any]) -> SophonSettings:
             },
         ),
         calibrate=CalibrateSettings(**value["calibrate"]),
-        mixed=MixedSettings(**value["mixed"] | {"keep_float": tuple(value["mixed"]["keep_float"])}),
+        mixed=MixedSettings(
+            **value["mixed"]
+            | {"keep_float": {chip: tuple(names) for chip, names in value["mixed"]["keep_float"].items()}}
+        ),
+        gate=SightLimits(**value["gate"]),
         run=RunSettings(**value["run"]),
         environment=EnvironmentSettings(**value["environment"]),
     )

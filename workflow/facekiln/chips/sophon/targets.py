@@ -89,6 +89,8 @@ class SophonTargets:
         if artifact.precision == "int8":
             files["table"] = f"{_ROOM}/calibration/{name}.table"
             files["qtable"] = f"{_ROOM}/calibration/{artifact.chip}/{name}.qtable"
+            pictures = f"{RESULTS}/calibration/{artifact.model}_{artifact.size}"
+            files |= {"calibration": f"{pictures}/calibration.json", "images": f"{pictures}/images"}
         return files
 
     def for_calibrate(self, wildcards: Any) -> dict[str, str]:
@@ -141,6 +143,12 @@ class SophonTargets:
         if "table" not in files:
             return ""
         return f"--table {files['table']} --qtable {files['qtable']}"
+
+    def gate_options(self, wildcards: Wildcards) -> str:
+        """Return the option that hands int8's gate its pictures; empty for other precisions."""
+        files = self.for_compile(wildcards)
+        folder = files.get("calibration", "").rpartition("/")[0]
+        return f"--calibration {folder}" if folder else ""
 
     def proved_with(self, artifact: str) -> list[str]:
         """Return what a parity report of an artifact reads besides it and its parent; empty for other chips'.
