@@ -163,6 +163,15 @@ def test_a_wrong_number_of_calculate_times_is_noticed() -> None:
         timing(parse(text.replace("0.004132", "4.131900")))
 
 
+def test_one_interrupted_launch_is_an_outlier_and_not_an_error() -> None:
+    text = _loops([2000, 2210, 2105]).replace("0.002210", "0.002900")
+    assert timing(parse(text)).latency.samples == pytest.approx((2.0, 2.9, 2.105))
+    with pytest.raises(KilnError, match="launch time of 2210 us"):
+        timing(parse(text.replace("0.002900", "0.002100")))  # it cannot be shorter than its launch
+    with pytest.raises(KilnError, match="not 1 times"):
+        timing(parse(text.replace("0.002000", "0.002300")))  # and most must agree
+
+
 def test_two_sessions_of_the_cores() -> None:
     # libsophon prints both cores' time where `--core_list 0:1` runs two sessions.
     text = LIBSOPHON.replace("(npu 6801 us, cpu", "(npu 6801 us [6801 us, 6790 us], cpu")
@@ -271,7 +280,8 @@ def test_a_changed_character_never_changes_a_latency_by_much(place: int, charact
         samples = timing(parse(mutated)).latency.samples
     except KilnError:
         return
-    assert samples == pytest.approx((2.0, 2.21, 2.105), abs=0.2)
+    assert sum(abs(one - other) > 0.06 for one, other in zip(samples, (2.0, 2.21, 2.105), strict=True)) <= 1
+    assert sorted(samples)[1] == pytest.approx(2.105, abs=0.11)
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=300))
