@@ -183,7 +183,8 @@ def compile_file(
         )
         quantised, simulated = _checks(printed, artifact)
         lowered = lowered_name(job)
-        obeyed = prove_obeyed(lowered, tables.mixed)
+        int8 = artifact.precision == "int8"
+        operators = prove_obeyed(lowered, tables.mixed).counts if int8 else {}
         scratch = job / _BMODEL
         data = normalise(scratch.read_bytes())
         scratch.write_bytes(data)
@@ -194,7 +195,7 @@ def compile_file(
             read_estimate(job, f"tpu_mlir {environment.version}"),
             _memory(environment, job),
             sha256_of(lowered),
-            obeyed.counts,
+            operators,
         )
         if str(job).encode() in data:
             raise KilnError("holds the path of the folder that it was compiled in", file=output)
