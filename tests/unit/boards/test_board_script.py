@@ -1,0 +1,218 @@
+"""board.sh itself, by every shell that is here; no SSH is needed for it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facekiln.boards.faults import BadAnswer, BoardFault, DiskFull, retried
+from facekiln.boards.preflight import satisfies
+from facekiln.boards.remote import job_text
+from facekiln.boards.script import parse_answer
+from facekiln.errors import KilnError
+
+SCRIPT = Path(__file__).parents[3] / "workflow" / "facekiln" / "boards" / "board.sh"
+Board = Callable[..., subprocess.CompletedProcess[bytes]]
+SHELLS = [
+    shell for shell in (["dash"], ["bash", "--posix"], ["busybox", "sh"], ["sh"]) if shutil.which(shell[0])
+]
+
+
+@pytest.fixture(params=SHELLS, ids=" ".join)
+def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
+    """A function that calls board.sh in a shell of this machine; busybox brings its own tools along."""
+    environment = dict(os.environ)
+    if request.param[0] == "busybox":
+        tools = tmp_path / "busybox"
+        tools.mkdir()
+        for applet in subprocess.run(
+            ["busybox", "--list"], capture_output=True, text=True, check=True
+        ).stdout.split():
+            (tools / applet).symlink_to(str(shutil.which("busybox")))
+        environment["PATH"] = str(tools)
+
+    def call(*words: object, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        shell = [str(shutil.which(request.param[0])), *request.param[1:]]
+        return subprocess.run(
+            [*shell, str(SCRIPT), str(tmp_path / "work"), str(tmp_path / "lease"), *map(str, words)],
+            input=data,
+            capture_output=True,
+            env=environment,
+            start_new_session=True,
+            timeout=60,
+            check=False,
+        )
+
+    return call
+
+
+def word(done: subprocess.CompletedProcess[bytes]) -> str:
+    assert done.returncode == 0, done
+    return done.stdout.decode().split("\n")[0]
+
+
+def test_blob_is_received_in_two_parts(board: Board, tmp_path: Path) -> None:
+    data = os.urandom(100_000)
+    sha = hashlib.sha256(data).hexdigest()
+    assert b"at\noffset=0\n" in board("begin", sha, "t", len(data)).stdout
+    assert board("receive", sha, "t", 0, len(data), data=data[:40_000]).stdout == b"short\noffset=40000\n"
+    assert b"at\noffset=40000\n" in board("begin", sha, "t", len(data)).stdout
+    assert word(board("receive", sha, "t", 40_000, len(data), data=data[40_000:])) == "stored"
+    assert (tmp_path / "work" / "blobs" / sha).read_bytes() == data
+    assert word(board("begin", sha, "t", len(data))) == "have"
+    assert f"{sha}=1".encode() in board("has", sha).stdout
+
+
+def test_wrong_bytes_are_removed(board: Board, tmp_path: Path) -> None:
+    sha = hashlib.sha256(b"right").hexdigest()
+    board("begin", sha, "t", 5)
+    assert word(board("receive", sha, "t", 0, 5, data=b"wrong")) == "mismatch"
+    assert not list((tmp_path / "work" / "blobs").iterdir())
+
+
+def test_bytes_from_the_middle_are_sent(board: Board, tmp_path: Path) -> None:
+    path = tmp_path / "it's"
+    path.write_bytes(bytes(range(256)))
+    assert board("send", path, 0).stdout == bytes(range(256))
+    assert board("send", path, 250).stdout == bytes(range(250, 256))
+    assert board("hash", path).stdout.decode().split() == [
+        "hash", f"sha256={hashlib.sha256(bytes(range(256))).hexdigest()}",
+    ]  # fmt: skip
+
+
+def test_run_is_watched_and_told(board: Board, tmp_path: Path) -> None:
+    job = job_text(["sh", "-c", 'echo "$X"; echo err >&2; exit 9'], {"X": "it's"})
+    assert word(board("start", "r", 20, 20, 0.1, 0, 0, "", data=job.encode())) == "started"
+    followed = board("follow", "r", 0, 0, 0.1)
+    assert (followed.stdout, followed.stderr) == (b"it's\n", b"err\n")
+    state = board("state", "r").stdout.decode()
+    assert state.startswith("ended\nstatus=9\nreason=done\n")
+    assert "stdout=5\nstderr=4\n" in state
+
+
+def test_limit_and_kill_end_the_command(board: Board) -> None:
+    job = job_text(["sleep", "60"], {})
+    board("start", "late", 1, 20, 0.1, 0, 0, "", data=job.encode())
+    board("follow", "late", 0, 0, 0.1)
+    assert "reason=timeout" in board("state", "late").stdout.decode()
+    board("start", "killed", 60, 60, 0.1, 0, 0, "", data=job.encode())
+    assert word(board("kill", "killed")) == "killed"
+    assert "reason=cancelled" in board("state", "killed").stdout.decode()
+
+
+def test_job_that_did_not_arrive_whole_is_not_started(board: Board, tmp_path: Path) -> None:
+    job = job_text(["touch", str(tmp_path / "ran")], {})
+    done = board("start", "r", 9, 9, 0.1, 0, 0, "", data=job.encode()[:-4])
+    assert done.returncode == 3
+    assert done.stdout.startswith(b"fault short")
+    time.sleep(0.2)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_racing_takers_of_a_stale_lease(board: Board, tmp_path: Path) -> None:
+    for turn in range(3):
+        assert word(board("lease_take", f"stale{turn}", 100, "me", "x")) == "taken"
+        current = max((tmp_path / "lease").glob("lease-*"))
+        text = current.read_text()
+        current.write_text(
+            "\n".join("expires=1" if "expires=" in line else line for line in text.split("\n"))
+        )
+        with ThreadPoolExecutor(8) as pool:
+            words = list(
+                pool.map(lambda n, t=turn: word(board("lease_take", f"{t}-{n}", 100, "me", "x")), range(8))
+            )
+        assert words.count("taken") <= 1
+        if "taken" in words:
+            assert word(board("lease_free", tokens[words.index("taken")])) == "freed"
+        assert word(board("lease_status")) == "free"
+    assert not list((tmp_path / "lease").glob(".new-*"))
+
+
+def test_facts_are_told(board: Board) -> None:
+    told = board("facts").stdout.decode()
+    assert f"machine={os.uname().machine}\n" in told
+    assert "free_kb=" in told
+
+
+def test_unknown_command_is_a_fault(board: Board) -> None:
+    assert board("rm").stdout == b"fault usage rm\n"
+
+
+# --- the Python side of it ---------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=4
+    )
+)
+def test_any_arguments_pass_the_shell(words: list[str]) -> None:
+    job = job_text(["printf", "%s\\n", *words], {})
+    done = subprocess.run(["sh"], input=job.encode(), capture_output=True, check=True)
+    assert done.stdout == "".join(f"{word}\n" for word in words).encode()
+
+
+def test_fault_line_becomes_its_error() -> None:
+    with pytest.raises(DiskFull, match=r"se7: /data: the disk is full"):
+        parse_answer("se7", "fault disk-full /data\n")
+    with pytest.raises(BadAnswer):
+        parse_answer("se7", "Welcome to the board!\n")
+    with pytest.raises(BadAnswer):
+        parse_answer("se7", "")
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "suits"),
+    [
+        ("1.5", ">=1.4,<2", True),
+        ("1.10", ">1.9", True),
+        ("1.5", "==1.5.0", True),
+        ("2.0", "<2", False),
+        ("0.4.9", ">=0.4.10", False),
+        ("1.5", "!=1.5", False),
+    ],
+)
+def test_versions_are_compared_by_number(version: str, wanted: str, suits: bool) -> None:
+    assert satisfies(version, wanted) is suits
+
+
+def test_wrong_version_limit_is_told() -> None:
+    with pytest.raises(KilnError, match="no list of version limits"):
+        satisfies("1.5", "~1")
+
+
+def test_only_transient_faults_are_tried_again() -> None:
+    calls: list[int] = []
+
+    class Passing(BoardFault):
+        transient = True
+
+    def attempt() -> str:
+        calls.append(1)
+        if len(calls) < 3:
+            raise Passing("not yet")
+        return "done"
+
+    assert retried(attempt, attempts=3, wait=0) == "done"
+    calls.clear()
+    with pytest.raises(Passing):
+        retried(attempt, attempts=2, wait=0)
+
+    def final() -> None:
+        calls.append(1)
+        raise DiskFull("full")
+
+    calls.clear()
+    with pytest.raises(DiskFull):
+        retried(final, attempts=5, wait=0)
+    assert len(calls) == 1
