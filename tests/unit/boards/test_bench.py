@@ -109,6 +109,11 @@ def test_steady_means_of_a_tool_without_percentiles(artifact: Path) -> None:
 def test_a_noisy_attempt_is_made_again(artifact: Path) -> None:
     runner = Scripted([_benchncnn(value) for value in (10.0, 14.0, 11.0, 10.0, 10.1, 10.0)])
     record = _run(runner, artifact, plan=Plan(repeats=3))
+    assert record["result"]["over_all_runs_ms"] == {
+        "mean": pytest.approx(10.0333, abs=1e-3),
+        "min": 9.0,
+        "max": 11.1,
+    }
     assert [attempt["verdict"] for attempt in record["attempts"]] == [NOISY, STEADY]
     assert record["verdict"] == STEADY
     assert record["result"]["latency_ms"] == pytest.approx(10.0333, abs=1e-3)
@@ -179,6 +184,30 @@ def test_the_record_of_another_form_is_refused(artifact: Path) -> None:
     write_json(path, value)
     with pytest.raises(KilnError, match="virtual"):
         read_bench(path)
+
+
+PERCENTILES = "median: 4.027 percentile: (90%) 4.033 (95%) 4.035 (99%) 4.039"
+MM_RUN = f"""\
+==================== Performance Summary
+Iterations:                   694
+Host Wall Time (s):           2.80374
+MLU Compute Time (s):         2.79444
+Throughput (qps):             990.106
+MLU Compute Latency (ms):     min: 4.004 max: 4.128 mean: 4.0266 {PERCENTILES}
+Trace averages of 100 runs:
+"""
+
+
+def test_the_generation_of_mm_run_is_asked_for(artifact: Path) -> None:
+    helps = RunResult(0, "  --batch  size of a batch\n", "", 0.1)
+    runner = Scripted([helps, *[RunResult(0, MM_RUN, "", 3.0)] * 2])
+    request = Request("m.mm", (4, 3, 112, 112))
+    record = _run(runner, artifact, "mm_run", request=request, plan=Plan(repeats=2))
+    assert runner.commands[0] == ["mm_run", "--help"]
+    assert runner.commands[1][3:5] == ["--batch", "4"]
+    assert record["request"]["generation"] == "batch"
+    assert record["result"]["images_per_second"] == pytest.approx(990.106)
+    assert record["result"]["over_all_runs_ms"]["percentiles"]["99"] == 4.039
 
 
 def test_where_a_record_goes() -> None:

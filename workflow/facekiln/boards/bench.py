@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from facekiln.artifact import read_json, sha256_of, sha256_of_text, write_json
 from facekiln.boards import monitor
 from facekiln.boards.runner import Runner, RunResult
-from facekiln.boards.timing import Timing, stats_of
+from facekiln.boards.timing import Stats, Timing, stats_of
 from facekiln.boards.tools import Request, Tool
 from facekiln.boards.verdict import NOISY, Judgement, Limits, judge
 from facekiln.config import check
@@ -104,6 +105,8 @@ def run_bench(
     if plan.repeats < 1 or plan.retries < 0:
         raise KilnError("needs a repeat at least", value=f"{plan.repeats} repeats, {plan.retries} retries")
     output = Path(output)
+    if tool.probe is not None:
+        request = tool.probe(runner, request)
     command = tool.command(request)
     # Under another name until it is whole, so that an earlier record keeps the log that it is of.
     log = _RawLog(output.with_suffix(".running.log"))
@@ -188,12 +191,38 @@ def _measure(
     return Repeat(timing, result.seconds, digest, before, after)
 
 
+def _over_all(repeats: list[Stats]) -> Stats:
+    """Return the figures over all runs of all repeats.
+
+    Of a tool that prints no single runs: its extremes, and the means over the repeats of its mean, median and
+    percentiles.
+    """
+    first = repeats[0]
+    if all(stats.samples for stats in repeats):
+        return stats_of([value for stats in repeats for value in stats.samples], first.runs_per_sample)
+
+    def known(name: str) -> list[float]:
+        values = [getattr(stats, name) for stats in repeats]
+        return [value for value in values if value is not None] if None not in values else []
+
+    return Stats(
+        mean=fmean(stats.mean for stats in repeats),
+        min=min(known("min"), default=None),
+        max=max(known("max"), default=None),
+        median=fmean(known("median")) if known("median") else None,
+        percentiles={
+            level: fmean(stats.percentiles[level] for stats in repeats)
+            for level in first.percentiles
+            if all(level in stats.percentiles for stats in repeats)
+        },
+    )
+
+
 def _record(attempts: list[Judgement], repeats: list[Repeat]) -> dict[str, Any]:
     timings = [repeat.timing for repeat in repeats]
     first, last = timings[0], attempts[-1]
     state = monitor.remarks(repeats[0].before, repeats[-1].after)
-    pooled = [sample for timing in timings for sample in timing.latency.samples]
-    spread = stats_of(pooled, first.latency.runs_per_sample).to_json() if pooled else first.latency.to_json()
+    spread = _over_all([timing.latency for timing in timings]).to_json()
     spread.pop("samples", None)
     throughput = None
     if first.throughput is not None:

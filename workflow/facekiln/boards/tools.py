@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from facekiln.boards import latency_log
-from facekiln.boards.runner import RunResult
+from facekiln.boards.runner import Runner, RunResult
 from facekiln.boards.timing import Timing
 from facekiln.config import known
 from facekiln.errors import KilnError
+
+_HELP_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Request:
         dtype: "float32", "int8", "uint8", ... by the artifact's name.
         python: the board's interpreter, for our own program.
         program: the tool on the board, where it is not found by its name.
+        generation: of the tool's flags, where it has several; see `Tool.probe`.
     """
 
     path: str
@@ -40,6 +43,7 @@ class Request:
     dtype: str = "float32"
     python: str = "python3"
     program: str | None = None
+    generation: str = ""
 
     @property
     def batch(self) -> int:
@@ -49,12 +53,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Tool:
-    """One benchmark program: the suffix of what it measures, its command line, its log."""
+    """One benchmark program.
+
+    Attributes:
+        name: of the program.
+        suffix: of what it measures.
+        command: its arguments for a request.
+        parse: its result.
+        probe: asks the program on the board for its generation, where its flags changed.
+    """
 
     name: str
     suffix: str
     command: Callable[[Request], list[str]]
     parse: Callable[[Request, RunResult], Timing]
+    probe: Callable[[Runner, Request], Request] | None = None
 
 
 def _latency_command(runtime: str, request: Request) -> list[str]:
@@ -92,11 +105,23 @@ def _bmrt_parse(request: Request, result: RunResult) -> Timing:
     return bmrt_test.timing(log, batch=request.batch, warm_up=request.warm_up)
 
 
+def _mm_probe(runner: Runner, request: Request) -> Request:
+    from facekiln.chips.magicmind import mm_run
+
+    told = runner.run([request.program or "mm_run", "--help"], timeout=_HELP_SECONDS)
+    return replace(request, generation=mm_run.generation_of(told.text))
+
+
 def _mm_command(request: Request) -> list[str]:
     from facekiln.chips.magicmind import mm_run
 
-    program = request.program or "mm_run"
-    return mm_run.command(request.path, batch=request.batch, iterations=request.loops, program=program)
+    return mm_run.command(
+        request.path,
+        batch=request.batch,
+        generation=request.generation or mm_run.GENERATIONS[0],
+        iterations=request.loops,
+        program=request.program or "mm_run",
+    )
 
 
 def _mm_parse(request: Request, result: RunResult) -> Timing:
@@ -151,7 +176,7 @@ TOOLS = {
         Tool("ncnn", ".param", partial(_latency_command, "ncnn"), _latency_parse),
         Tool("benchncnn", ".param", _benchncnn_command, _benchncnn_parse),
         Tool("bmrt_test", ".bmodel", _bmrt_command, _bmrt_parse),
-        Tool("mm_run", ".mm", _mm_command, _mm_parse),
+        Tool("mm_run", ".mm", _mm_command, _mm_parse, _mm_probe),
         Tool("tm_benchmark", ".tmfile", _tm_command, _tm_parse),
     )
 }
