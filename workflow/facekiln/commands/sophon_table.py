@@ -26,13 +26,17 @@ def add_table_verb(verbs: Any) -> None:
         "--results",
         type=Path,
         default=Path("results"),
-        help="where parity reports and evaluations lie; cells of those that do not are empty",
+        help="where evaluations and parity reports lie; cells of those that do not are empty",
+    )
+    table.add_argument(
+        "--parity", action="store_true", help="figures of parity reports too, whatever the config says"
     )
     add_config(table)
 
 
 def _table(options: argparse.Namespace) -> None:
     import sys
+    from dataclasses import replace
 
     from facekiln.chips.sophon.demo_figures import load_demo
     from facekiln.chips.sophon.demo_table import make_demo_table, sources_of, table_settings
@@ -48,6 +52,7 @@ def _table(options: argparse.Namespace) -> None:
     declared = table_settings(config, settings)
     if declared is None:
         raise KilnError("no table is declared", file=options.config / "chips" / "sophon.yaml", where="table")
+    declared = replace(declared, parity=declared.parity or options.parity)
     table = make_demo_table(
         options.bmodel, declared, config, settings, load_demo(options.config), options.results
     )

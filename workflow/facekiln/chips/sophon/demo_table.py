@@ -1,7 +1,7 @@
 """The table of the vendor's sample, rebuilt: what each chip, precision and batch costs and keeps of a model.
 
-Size and memory are read from the files, the compiler's estimate from their records, similarity from parity
-reports, accuracy from evaluations. Published figures stand in columns of their own, by their own protocol.
+Size and memory are read from the files, the compiler's checks and estimate from their records, accuracy from
+evaluations, parity from its reports. Published figures stand in columns of their own, by their own protocol.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from facekiln.artifact import read_json
 from facekiln.chips.sophon.artifacts import Artifact, artifact_of
 from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.bmodel_format import Memory
 from facekiln.chips.sophon.demo_figures import Demo, DemoRow
+from facekiln.chips.sophon.demo_similarity import (
+    Checks,
+    Similarity,
+    checks_of,
+    parity_report,
+    similarity_of,
+)
 from facekiln.chips.sophon.settings import SophonSettings
 from facekiln.config import Config
 from facekiln.errors import KilnError
@@ -65,31 +71,13 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class TableSettings:
-    """The section `table` of config/chips/sophon.yaml."""
+    """The section `table` of config/chips/sophon.yaml; `parity`: figures of parity reports too."""
 
     title: str
     model: str
     size: str
     accuracy: tuple[Accuracy, ...]
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """How a file's outputs resemble the ONNX file's, the worst of all outputs and pictures.
-
-    Attributes:
-        reader: what ran the file.
-        cosine: similarity.
-        max_rel: greatest error as a share of the output's scale.
-        found: share of the float faces that it finds; None for landmark models.
-        passed: the parity gates.
-    """
-
-    reader: str
-    cosine: float
-    max_rel: float
-    found: float | None
-    passed: bool
+    parity: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +89,7 @@ class Row:
     memory: Memory
     estimate: float | None
     release: str | None
+    checks: Checks | None
     similarity: Similarity | None
     evaluations: dict[str, Evaluation]
     drops: dict[str, dict[str, float]]
@@ -152,7 +141,7 @@ def table_settings(config: Config, settings: SophonSettings) -> TableSettings | 
                 tuple(group["batches"]),
             )
         )
-    return TableSettings(value["title"], value["model"], size, tuple(groups))
+    return TableSettings(value["title"], value["model"], size, tuple(groups), value["parity"])
 
 
 def artifacts_of(table: TableSettings, settings: SophonSettings) -> list[Artifact]:
@@ -164,37 +153,9 @@ def artifacts_of(table: TableSettings, settings: SophonSettings) -> list[Artifac
     ]
 
 
-def similarity_of(report: Mapping[str, Any]) -> Similarity:
-    """Return the worst figures of a parity report, of the first reader that ran the file.
-
-    Raises:
-        KilnError: it is no parity report.
-    """
-    try:
-        reader, outputs = next(iter(report["outputs"].items()))
-        faces = report["faces"].get(reader)
-        return Similarity(
-            reader,
-            min(value["cosine"] for value in outputs.values()),
-            max(value["max_rel"] for value in outputs.values()),
-            faces["found"] if faces and faces["parent"] else None,
-            bool(report["passed"]),
-        )
-    except (KeyError, StopIteration, TypeError, ValueError) as error:
-        raise KilnError(
-            f"is no parity report: {error}", hint="make it again: facekiln parity compare"
-        ) from error
-
-
-def _parity_report(results: Path, artifact: Artifact) -> Path | None:
-    """Return an artifact's parity report, the failed one where there is no other."""
-    report = results / "parity" / f"{artifact.path}.json"
-    return next((path for path in (report, report.with_suffix(".failed.json")) if path.is_file()), None)
-
-
 def sources_of(table: DemoTable, results: Path) -> list[Path]:
     """Return the parity reports and evaluations that a table was made from."""
-    reports = [_parity_report(results, row.artifact) for row in table.rows]
+    reports = [parity_report(results, row.artifact) for row in table.rows if row.similarity]
     evaluations = [one.path for row in table.rows for one in row.evaluations.values()]
     return [
         *(path for path in reports if path),
@@ -219,7 +180,7 @@ def make_demo_table(
         config: has the model.
         settings: which chips there are.
         demos: published figures.
-        results: the folder that parity reports and evaluations lie below; what is missing is an empty cell.
+        results: the folder that evaluations and parity reports lie below; what is missing is an empty cell.
 
     Raises:
         KilnError: a file is no bmodel, or of another model or size; two protocols in one column.
@@ -244,11 +205,12 @@ def make_demo_table(
         evaluations = {
             group.name: read_evaluation(results / group.path(artifact))
             for group in table.accuracy
-            if (results / group.path(artifact)).is_file()
+            if group.covers(artifact) and (results / group.path(artifact)).is_file()
         }
         for name, evaluation in evaluations.items():
             groups[name].append(evaluation)
-        rows.append(_row(file, artifact, evaluations, references, demo, results))
+        report = parity_report(results, artifact) if table.parity else None
+        rows.append(_row(file, artifact, evaluations, references, demo, report))
     protocols = {}
     for name, evaluations_of in groups.items():
         together = [*([references[name]] if name in references else []), *evaluations_of]
@@ -263,16 +225,18 @@ def _row(
     evaluations: dict[str, Evaluation],
     references: Mapping[str, Evaluation],
     demo: Demo | None,
-    results: Path,
+    report: Path | None,
 ) -> Row:
-    model, record, report = read_bmodel(file), read_record(file), _parity_report(results, artifact)
-    estimate = (record.facts.get("compiler_estimate") if record else None) or {}
+    model, record = read_bmodel(file), read_record(file)
+    facts = record.facts if record else {}
+    estimate = facts.get("compiler_estimate") or {}
     return Row(
         artifact=artifact,
         bytes=model.bytes,
         memory=model.memory,
         estimate=estimate.get("milliseconds_per_picture"),
         release=estimate.get("release"),
+        checks=checks_of(facts),
         similarity=similarity_of(read_json(report)) if report else None,
         evaluations=evaluations,
         drops={

@@ -19,7 +19,8 @@ def to_csv(table: DemoTable) -> str:
     groups = [(name, RESULTS[stamp.task]) for name, stamp in table.protocols.items()]
     programs = table.demo.programs if table.demo else []
     header = ["model", "size", "chip", "precision", "batch", "cores", "file_bytes"]
-    header += ["similarity_by", "cosine", "max_error_of_scale", "faces_found", "parity"]
+    header += ["cosine_to_float", "sqnr_to_float_db", "simulated_cosine"]
+    header += ["parity_by", "parity_cosine", "max_error_of_scale", "faces_found", "parity"]
     for name, figures in groups:
         header += [f"{name} {figure}" for figure in figures] + [f"{name} {figure} drop" for figure in figures]
         header += [f"{name} protocol"]
@@ -39,9 +40,13 @@ def to_csv(table: DemoTable) -> str:
 def _csv_cells(
     table: DemoTable, row: Row, groups: Sequence[tuple[str, Sequence[str]]], programs: Sequence[str]
 ) -> list[object]:
-    artifact, like = row.artifact, row.similarity
+    artifact, like, checks = row.artifact, row.similarity, row.checks
     cells: list[object] = [artifact.model, artifact.size, artifact.chip, artifact.precision, artifact.batch]
     cells += [artifact.cores, row.bytes]
+    if checks:
+        cells += [f"{checks.cosine:.6f}", f"{checks.sqnr:.2f}", f"{checks.simulated:.6f}"]
+    else:
+        cells += [""] * 3
     if like:
         found = "" if like.found is None else f"{like.found:.4f}"
         cells += [like.reader, f"{like.cosine:.6f}", f"{like.max_rel:.3e}", found]
@@ -69,7 +74,9 @@ def _cells(table: DemoTable) -> tuple[list[str], list[list[str]], list[str]]:
     groups = [(name, RESULTS[stamp.task]) for name, stamp in table.protocols.items()]
     programs = table.demo.programs if table.demo else []
     text = ["chip", "precision"]
-    header = [*text, "batch", "cores", "file, bytes", "cosine", "max error", "faces found"]
+    header = [*text, "batch", "cores", "file, bytes", "cosine", "SQNR, dB", "C model, cosine"]
+    if _has_parity(table):
+        header += ["parity: cosine", "max error", "faces found"]
     for name, figures in groups:
         header += [f"{name}: {' / '.join(figures)}"] + ["drop, points"] * (name in table.references)
     header += ["device memory, bytes", "compiler estimate, ms"]
@@ -80,16 +87,24 @@ def _cells(table: DemoTable) -> tuple[list[str], list[list[str]], list[str]]:
     return header, rows, [name for name in header if name not in text]
 
 
+def _has_parity(table: DemoTable) -> bool:
+    return any(row.similarity for row in table.rows)
+
+
 def _row_cells(
     table: DemoTable, row: Row, groups: Sequence[tuple[str, Sequence[str]]], programs: Sequence[str]
 ) -> list[str]:
-    artifact, like = row.artifact, row.similarity
+    artifact, like, checks = row.artifact, row.similarity, row.checks
     cells = [artifact.chip, artifact.precision, str(artifact.batch), str(artifact.cores), f"{row.bytes:,}"]
+    if checks:
+        cells += [f"{checks.cosine:.5f}", f"{checks.sqnr:.1f}", f"{checks.simulated:.5f}"]
+    else:
+        cells += ["", "", ""]
     if like:
         failed = "" if like.passed else " **FAILED**"
         found = "" if like.found is None else f"{100 * like.found:.1f} %"
         cells += [f"{like.cosine:.5f}{failed}", f"{like.max_rel:.1e}", found]
-    else:
+    elif _has_parity(table):
         cells += ["", "", ""]
     for name, figures in groups:
         evaluation, lost = row.evaluations.get(name), row.drops.get(name, {})
@@ -113,11 +128,17 @@ def _feet(table: DemoTable) -> list[str]:
         f"Model `{table.settings.model}`, size {table.settings.size}, weights: {table.weights}. Times are a "
         "picture's. Empty: not run, or not published."
     ]
+    if any(row.checks for row in table.rows):
+        feet.append(
+            "Cosine and SQNR: the quantised model against the float one; C model: the file in the chip's "
+            "simulator against the quantised model; the least over the outputs, on the pictures that the "
+            "compilation checks with."
+        )
     if likes:
         readers = ", ".join(sorted({f"`{like.reader}`" for like in likes}))
         feet.append(
-            f"Cosine, max error (share of the output's scale) and faces found: the file in {readers} against "
-            "the float ONNX file, the worst of all outputs and pictures of the parity report."
+            f"Parity (cosine, max error as a share of the output's scale, faces found): the file in {readers}"
+            " against the float ONNX file, the worst of all outputs and pictures."
         )
     for name, stamp in table.protocols.items():
         feet.append(f"{name}: protocol `{stamp.id()}`: {stamp.words()}.")

@@ -17,7 +17,7 @@ class SophonTableTargets:
         self.config = config
 
     def inputs(self, _wildcards: object) -> dict[str, list[str]]:
-        """Return the files of every row, their parity reports, and the evaluations that the table names.
+        """Return the files of every row, their parity reports where it wants them, and its evaluations.
 
         Raises:
             KilnError: config/chips/sophon.yaml has no `table`, or it names what there is not.
@@ -34,7 +34,7 @@ class SophonTableTargets:
         evaluations += [group.reference(table.model, table.size) for group in table.accuracy]
         return {
             "bmodels": [f"{RESULTS}/{artifact.path}" for artifact in artifacts],
-            "parity": [f"{RESULTS}/parity/{artifact.path}.json" for artifact in artifacts],
+            "parity": [f"{RESULTS}/parity/{artifact.path}.json" for artifact in artifacts if table.parity],
             "evaluations": [f"{RESULTS}/{path}" for path in dict.fromkeys(evaluations)],
         }
 
