@@ -20,6 +20,8 @@ rule bench_artifact:
     threads: lambda wc: (workflow.cores or 1) if wc.board == LOCAL else 1
     params:
         code=fingerprint("facekiln.boards.bench", "facekiln.boards.bench_board"),
+    resources:
+        **one_job_per_board(),
     # A noisy measurement is kept: its record says "noisy: rejected", and tables say so.
     shell:
         "facekiln --log {log} bench run {input.artifact} --board {wildcards.board} --wait 7200 --keep-noisy"

@@ -1,5 +1,6 @@
 # The loaded config, and short helpers that give rules their inputs; their logic is facekiln.targets.
 
+from facekiln.boards.settings import load_boards
 from facekiln.config import load_config
 from facekiln.errors import KilnError
 from facekiln.fingerprint import fingerprint
@@ -28,6 +29,17 @@ def checked(function):
 def declared(*fields):
     """A rerun trigger: the parts of the model's declaration that a rule depends on."""
     return lambda wildcards: or_stop(KILN.model, wildcards.model).digest(*fields)
+
+
+def one_job_per_board():
+    """Resources of a rule with a wildcard {board}: this run starts one job at a time on each.
+
+    A resource without a limit is ignored, so the limits are set here. Other runs are held off by the lease.
+    """
+    boards = ["local", *or_stop(load_boards)]
+    for board in boards:
+        workflow.global_resources.setdefault(f"board_{board}", 1)
+    return {f"board_{board}": lambda wildcards, board=board: int(wildcards.board == board) for board in boards}
 
 
 KILN = or_stop(load_config, "config", config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -124,13 +125,10 @@ def test_racing_takers_of_a_stale_lease(board: Board, tmp_path: Path) -> None:
         assert word(board("lease_take", f"stale{turn}", 100, "me", "x")) == "taken"
         current = max((tmp_path / "lease").glob("lease-*"))
         text = current.read_text()
-        current.write_text(
-            "\n".join("expires=1" if "expires=" in line else line for line in text.split("\n"))
-        )
+        current.write_text(re.sub(r"expires=\d+", "expires=1", text))
+        tokens = [f"{turn}-{number}" for number in range(8)]
         with ThreadPoolExecutor(8) as pool:
-            words = list(
-                pool.map(lambda n, t=turn: word(board("lease_take", f"{t}-{n}", 100, "me", "x")), range(8))
-            )
+            words = list(pool.map(lambda token: word(board("lease_take", token, 100, "me", "x")), tokens))
         assert words.count("taken") <= 1
         if "taken" in words:
             assert word(board("lease_free", tokens[words.index("taken")])) == "freed"
