@@ -35,8 +35,8 @@ _HINT = (
 
 HEADS, STEM = "heads", "stem"
 _STEM_LAYERS = 2
-# Steps beyond the half that rounding takes. Measured: up to 0.06 in depthwise layers, as factors of 11 bits would
-# give at 127 steps, else 0.0001.
+# Steps beyond the half that rounding takes. Measured: up to 0.06 in depthwise layers, as factors of 11 bits
+# would give at 127 steps, else 0.0001.
 _MOST_STEPS = 0.1
 _MOST_ERROR = 1e-3
 

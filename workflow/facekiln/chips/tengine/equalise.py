@@ -23,7 +23,8 @@ from facekiln.chips.tengine.ops import NO_ACTIVATION, OP_IDS, RELU, op_name
 
 # Sweeps over all pairs; a chain of convolutions settles in a few.
 _SWEEPS = 20
-_SETTLED = 1e-3
+# A hundredth of a factor is nothing beside 255 steps.
+_SETTLED = 1e-2
 Floats = NDArray[np.float32]
 
 
@@ -67,17 +68,36 @@ def pairs_of(graph: TmGraph) -> list[Pair]:
     return found
 
 
-def _by_input(weights: Floats, group: int) -> Floats:
-    """Return a view's copy [input channels, values] of a convolution's weights [oc, ic / group, h, w]."""
-    outputs, per_group = weights.shape[:2]
-    split = weights.reshape(group, outputs // group, per_group, -1)
-    return np.ascontiguousarray(split.transpose(0, 2, 1, 3).reshape(group * per_group, -1))
+class _Reach:
+    """How far a convolution's weights reach, by group, output and input channel, under factors of both."""
 
+    def __init__(self, weights: Floats, group: int) -> None:
+        outputs, inputs = weights.shape[:2]
+        kernels = np.abs(weights).reshape(group, outputs // group, inputs, -1)
+        self._reach = kernels.max(axis=3)
+        self.outputs = np.ones(outputs, np.float32)
+        self.inputs = np.ones(group * inputs, np.float32)
 
-def _scaled_by_input(weights: Floats, group: int, factors: Floats) -> Floats:
-    outputs, per_group = weights.shape[:2]
-    split = weights.reshape(group, outputs // group, per_group, -1)
-    return (split * factors.reshape(group, 1, per_group, 1)).reshape(weights.shape)
+    def _scaled(self) -> Floats:
+        group, outputs, inputs = self._reach.shape
+        scaled = self._reach * self.outputs.reshape(group, outputs, 1)
+        scaled *= self.inputs.reshape(group, 1, inputs)
+        return scaled
+
+    def by_output(self) -> Floats:
+        """Return the largest magnitude of each output channel."""
+        return self._scaled().max(axis=2).ravel()
+
+    def by_input(self) -> Floats:
+        """Return the largest magnitude of each input channel."""
+        return self._scaled().max(axis=1).ravel()
+
+    def applied(self, weights: Floats) -> Floats:
+        """Return the weights under the factors."""
+        group, outputs, inputs = self._reach.shape
+        split = weights.reshape(group, outputs, inputs, -1) * self.outputs.reshape(group, outputs, 1, 1)
+        split *= self.inputs.reshape(group, 1, inputs, 1)
+        return split.reshape(weights.shape)
 
 
 def _factors(first: Floats, second: Floats) -> Floats:
@@ -93,27 +113,25 @@ def equalise(graph: TmGraph) -> tuple[TmGraph, int]:
         graph: fp32, with its weights.
     """
     pairs = pairs_of(graph)
-    values: dict[int, Floats] = {
-        place: graph.tensors[place].values.copy()
-        for pair in pairs
-        for node in (pair.first, pair.second)
-        for place in node.inputs[1:]
+    nodes = {node.inputs[1]: node for pair in pairs for node in (pair.first, pair.second)}
+    reaches = {
+        place: _Reach(graph.tensors[place].values, node.params["group"]) for place, node in nodes.items()
     }
     for _ in range(_SWEEPS):
         moved = 0.0
         for pair in pairs:
-            weights, behind = pair.first.inputs[1], pair.second.inputs[1]
-            group = pair.second.params["group"]
-            rows = np.abs(values[weights].reshape(len(values[weights]), -1)).max(axis=1)
-            columns = np.abs(_by_input(values[behind], group)).max(axis=1)
-            factors = _factors(rows, columns)
-            values[weights] /= factors.reshape(-1, 1, 1, 1)
-            for bias in pair.first.inputs[2:]:
-                values[bias] /= factors.reshape(values[bias].shape)
-            values[behind] = _scaled_by_input(values[behind], group, factors)
+            first, second = reaches[pair.first.inputs[1]], reaches[pair.second.inputs[1]]
+            factors = _factors(first.by_output(), second.by_input())
+            first.outputs /= factors
+            second.inputs *= factors
             moved = max(moved, float(np.abs(np.log(factors)).max(initial=0)))
         if moved < _SETTLED:
             break
+    values = {place: reach.applied(graph.tensors[place].values) for place, reach in reaches.items()}
+    for place, node in nodes.items():
+        for bias in node.inputs[2:]:
+            own = graph.tensors[bias].values
+            values[bias] = own * reaches[place].outputs.reshape(own.shape)
     return _with_values(graph, values), len(pairs)
 
 
