@@ -18,10 +18,10 @@ rule bench_artifact:
         ENVIRONMENT
     # This machine is measured with nothing else running; another board has its queue in its lease.
     threads: lambda wc: (workflow.cores or 1) if wc.board == LOCAL else 1
-    params:
-        code=fingerprint("facekiln.boards.bench", "facekiln.boards.bench_board"),
     resources:
         **one_job_per_board(),
+    params:
+        code=fingerprint("facekiln.boards.bench", "facekiln.boards.bench_board"),
     # A noisy measurement is kept: its record says "noisy: rejected", and tables say so.
     shell:
         "facekiln --log {log} bench run {input.artifact} --board {wildcards.board} --wait 7200 --keep-noisy"

@@ -32,14 +32,17 @@ def declared(*fields):
 
 
 def one_job_per_board():
-    """Resources of a rule with a wildcard {board}: this run starts one job at a time on each.
+    """Resources for jobs with a wildcard {board}; this run then starts one at a time on each board.
 
     A resource without a limit is ignored, so the limits are set here. Other runs are held off by the lease.
     """
     boards = ["local", *or_stop(load_boards)]
     for board in boards:
         workflow.global_resources.setdefault(f"board_{board}", 1)
-    return {f"board_{board}": lambda wildcards, board=board: int(wildcards.board == board) for board in boards}
+    return {
+        f"board_{board}": lambda wildcards, board=board: int(wildcards.board == board)
+        for board in boards
+    }
 
 
 KILN = or_stop(load_config, "config", config)
