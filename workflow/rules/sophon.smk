@@ -5,8 +5,6 @@ from facekiln.chips.sophon.targets import SophonTargets
 SOPHON = or_stop(SophonTargets, KILN)
 # Made before the rules that run its tools; what changes it changes their `tool`, its date is no reason to run again.
 SOPHON_READY = ancient(or_stop(SOPHON.stamp))
-# Everything that a .bmodel's name says; `cores` is empty or `_2core`.
-SOPHON_STEM = r"results/sophon/{chip,[a-z0-9]+}/{model}_{size}_{precision,[a-z]+\d+}_{batch,\d+}b{cores,|_\d+core}"
 
 
 rule transform_sophon:
@@ -41,7 +39,7 @@ rule compile_sophon:
         unpack(checked(SOPHON.for_compile)),
         environment=SOPHON_READY,
     output:
-        SOPHON_STEM + ".bmodel",
+        r"results/sophon/{chip,[a-z0-9]+}/{model}_{size}_{precision,[a-z]+\d+}_{batch,\d+}b{cores,|_\d+core}.bmodel",
     log:
         "logs/sophon/{chip}/{model}_{size}_{precision}_{batch}b{cores}.log",
     benchmark:
@@ -69,8 +67,8 @@ rule twin_sophon:
         unpack(checked(SOPHON.for_twin)),
         environment=SOPHON_READY,
     output:
-        final=SOPHON_STEM + ".twin/final.mlir",
-        weights=SOPHON_STEM + ".twin/weights.npz",
+        final=r"results/sophon/{chip,[a-z0-9]+}/{model}_{size}_{precision,[a-z]+\d+}_{batch,\d+}b{cores,|_\d+core}.twin/final.mlir",
+        weights=r"results/sophon/{chip,[a-z0-9]+}/{model}_{size}_{precision,[a-z]+\d+}_{batch,\d+}b{cores,|_\d+core}.twin/weights.npz",
     log:
         "logs/sophon/{chip}/{model}_{size}_{precision}_{batch}b{cores}.twin.log",
     conda:
