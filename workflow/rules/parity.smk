@@ -12,7 +12,7 @@ rule compare_stages:
         "logs/parity/{artifact}.log",
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: lambda wc: SOPHON.threads_of(wc.artifact)
     params:
         code=fingerprint("facekiln.parity.compare", "facekiln.parity.executors"),
         # Its faces are decoded by the model's thresholds (PLAN: gates.smk).

@@ -29,7 +29,7 @@ rule predict_shard:
         dataset=r"[\w@]+",
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: lambda wc: SOPHON.threads_of(wc.artifact, wc.backend)
     params:
         code=fingerprint("facekiln.predictions.run"),
         settings=checked(PREDICTIONS.digest),
