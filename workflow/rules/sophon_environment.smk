@@ -1,8 +1,6 @@
 # {toolchains}/sophon-{lock}.ready: the locked tpu_mlir, in a Python 3.10 of its own, outside results/
 
-import os
-
-from facekiln.chips.sophon.environment import toolchains, wanted
+from facekiln.chips.sophon.environment import share_toolchains, wanted
 from facekiln.chips.sophon.settings import load_settings as load_sophon_settings
 
 # So that commands of rules look where Snakemake's own `--config toolchains=...` says.

@@ -23,6 +23,7 @@ STAND_IN = Path(__file__).resolve().parent / "stand_in"
 # Of the steps in `make.py`: raise it when they leave something else behind.
 RECIPE = 1
 PACKAGE = "tpu_mlir"
+VARIABLE = "FACEKILN_TOOLCHAINS"
 # The wheel's own glibc 2.35. With another glibc's loader: "version GLIBC_2.36 not found", "stack smashing".
 OWN_LIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0")
 _MARKER = "facekiln.json"
@@ -110,7 +111,12 @@ class Environment:
 
 def toolchains(config: Config) -> Path:
     """Return the folder of toolchains: $FACEKILN_TOOLCHAINS, else the config's, else .toolchains here."""
-    return Path(os.environ.get("FACEKILN_TOOLCHAINS") or config.toolchains or ".toolchains").resolve()
+    return Path(os.environ.get(VARIABLE) or config.toolchains or ".toolchains").resolve()
+
+
+def share_toolchains(config: Config) -> None:
+    """Let commands of rules look where Snakemake's own `--config toolchains=...` says."""
+    os.environ[VARIABLE] = str(toolchains(config))
 
 
 def pinned_version() -> str:
