@@ -3,8 +3,7 @@
 from facekiln.chips.sophon.environment import share_toolchains, wanted
 from facekiln.chips.sophon.settings import load_settings as load_sophon_settings
 
-# So that commands of rules look where Snakemake's own `--config toolchains=...` says.
-os.environ.update(FACEKILN_TOOLCHAINS=str(toolchains(KILN)))
+share_toolchains(KILN)
 SOPHON_TOOLS = or_stop(lambda: wanted(load_sophon_settings("config"), KILN))
 
 
