@@ -25,7 +25,15 @@ SETTINGS = DeploySettings(30.0, {"fp32": (0.99, 0.99), "fp16": (0.99, 0.9), "int
 INFO = "device mem size: 9476864 (weight: 1187840, instruct: 97024, runtime: 8192000)\n"
 QUANTISED = COMPARISON.format(target="x_tpu_outputs.npz", reference="reference.npz", verdict="PASSED")
 SIMULATED = COMPARISON.format(target="x_model_outputs.npz", reference="x_tpu_outputs.npz", verdict="PASSED")
-LOWERED = 'module @m attributes {module.weight_file = "x_tpu_weights.npz"} {}\n'
+LOWERED = """module @m attributes {module.state = "TPU_LOWERED", module.weight_file = "x_tpu_weights.npz"} {
+    %0 = "tpu.Conv2D"(%arg0) : (tensor<1x2xf16>) -> tensor<1x2xf16> loc(#loc1)
+    %1 = "tpu.Softmax"(%0) : (tensor<1x2xf16>) -> tensor<1x2xf16> loc(#loc2)
+}
+#loc1 = loc("conv")
+#loc2 = loc("conf_Softmax")
+"""
+# An operator that stayed in float, as a qtable may ask.
+MIXED = '%1 = "tpu.Conv2D"(%0) {} : (tensor<1x3x8x8xf16>) -> tensor<1x3x8x8xf16> loc("conv")\n'
 
 
 class Tool:
@@ -199,6 +207,7 @@ def test_a_qtable_is_given_only_where_it_has_rows(
 ) -> None:
     mixed = tmp_path / "a.qtable"
     mixed.write_text(text)
+    tool.lowered += MIXED if given else ""
     run(INT8, Tables(table, mixed))
     assert ("--quantize_table=mixed.qtable" in tool.deployed) is given
 
