@@ -8,8 +8,8 @@ Upstream's files are looked for by name in $FACEKILN_MIRROR: RFB-320 and slim_32
 (biubug6/Face-Detector-1MB-with-landmark, Face_Detector_ncnn/model), retina and mnet-opt
 (Charrin/RetinaFace-Cpp, Demo/ncnn/models and SpeedTest/ncnn), each .param with its .bin. All of a row's
 files run in one process, in the same ncnn, on the same noise, one after the other in each turn; all outputs
-are extracted. A ratio is the median over turns of one file's time over the other's; of processor time, which
-other work on the machine disturbs less, it is given too. Making is timed as well:
+are extracted. A ratio is the median over turns of one file's time over the other's, with its 95 % interval;
+of processor time, which other work on the machine disturbs less, it is given too. Making is timed as well:
 pnnx alone and the whole `ncnn convert` with its proof, our writer, int8 from a table, and calibration
 pictures per second of `quant ranges`.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -72,6 +73,17 @@ def latency(
     return times, spent
 
 
+def median_of(values: list[float]) -> dict[str, Any]:
+    """Return the median and its 95 % interval, by order statistics: no shape of the noise is supposed."""
+    ranked, half = sorted(values), 0.98 * math.sqrt(len(values))
+    low, high = (len(values) - 1) / 2 - half, (len(values) - 1) / 2 + half
+    interval = [ranked[max(0, math.floor(low))], ranked[min(len(ranked) - 1, math.ceil(high))]]
+    return {
+        "median": round(statistics.median(values), 3),
+        "interval": [round(value, 3) for value in interval],
+    }
+
+
 def row(
     stem: str, upstream: tuple[str, ...], options: argparse.Namespace, mirror: Path
 ) -> dict[str, Any] | None:
@@ -93,8 +105,8 @@ def row(
     times, spent = latency({**paths, **theirs}, shape, options.threads, options.turns)
     medians = {key: round(statistics.median(value), 2) for key, value in times.items()}
 
-    def ratio(one: str, other: str, of: dict[str, list[float]] = times) -> float:
-        return round(statistics.median(a / b for a, b in zip(of[one], of[other], strict=True)), 3)
+    def ratio(one: str, other: str, of: dict[str, list[float]] = times) -> dict[str, Any]:
+        return median_of([a / b for a, b in zip(of[one], of[other], strict=True)])
 
     return {
         "milliseconds": medians,

@@ -60,6 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quantise.add_argument("--style", choices=("exact", "tool"), help="instead of the config's")
     _common_arguments(quantise)
 
+    scales = add_verb(
+        verbs,
+        "scales",
+        _scales,
+        "write our own ranges of the ONNX file as a scale table, for `quantise --scales` or quant_tool's -f",
+        "facekiln tengine scales results/tengine/retinaface_640.tmfile --method kl --precision int8"
+        " --ranges results/calibration/retinaface_640/ranges.json --output retinaface_640_int8.scale",
+    )
+    scales.add_argument("tmfile", type=Path, help="the fp32 file, made from the same ONNX file")
+    scales.add_argument("--ranges", type=Path, required=True, help="of `facekiln quant ranges`")
+    scales.add_argument("--method", choices=("minmax", "percentile", "kl", "mse"), default="mse")
+    scales.add_argument("--precision", choices=("uint8", "int8"), required=True)
+    scales.add_argument("--output", type=Path, required=True, metavar="TABLE")
+
     run = add_verb(
         verbs,
         "run",
@@ -143,6 +157,14 @@ def _quantise(options: argparse.Namespace) -> None:
     )
     _tell(options.output, built)
     log.info("simulated    %s", told_sight(built.figures))
+
+
+def _scales(options: argparse.Namespace) -> None:
+    from facekiln.chips.tengine.quantise_file import scales_file
+    from facekiln.progress import log
+
+    count = scales_file(options.tmfile, options.ranges, options.method, options.precision, options.output)
+    log.info("%s: scales of %d activations by %s", options.output, count, options.method)
 
 
 def _run(options: argparse.Namespace) -> None:

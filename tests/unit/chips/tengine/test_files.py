@@ -253,6 +253,18 @@ def _run(config: Path, *words: str) -> int:
     return main(["tengine", *words, "--model", "ulfd_rfb_320", "--size", "320", "--config", str(config)])
 
 
+def _own_ranges(source: Path, path: Path, calibration: Path, config: Path) -> None:
+    from facekiln.artifact import sha256_of
+    from facekiln.quant.ranges import measure_ranges, write_ranges
+    from facekiln.vision.image import read_image
+    from facekiln.vision.preprocess import to_tensor
+
+    declared = load_config(config).model("ulfd_rfb_320").input
+    feeds = [to_tensor(read_image(one), declared) for one in sorted((calibration / "images").iterdir())]
+    found = measure_ranges(onnx.load(source), feeds, percentile=99.99, artifact_sha256=sha256_of(source))
+    write_ranges(path, found)
+
+
 @pytest.mark.published
 @pytest.mark.slow
 def test_convert_and_quantise_from_the_command_line(
@@ -275,6 +287,13 @@ def test_convert_and_quantise_from_the_command_line(
         # The table's record says that its network was evened out.
         assert _run(config, *words, "--scales", str(table)) == 0
         assert (tmp_path / "q.tmfile").read_bytes() == first
+    # Our own ranges of the ONNX file, through the tools' form.
+    _own_ranges(rfb, tmp_path / "r.json", calibration, config)
+    words = ["tengine", "scales", str(real), "--ranges", str(tmp_path / "r.json"), "--precision", "int8"]
+    assert main([*words, "--method", "percentile", "--output", str(tmp_path / "own.scale")]) == 0
+    own = ["--precision", "int8", "--scales", str(tmp_path / "own.scale")]
+    assert _run(config, "quantise", str(real), *quantise_it, *own) == 0
+    assert (tmp_path / "q.tmfile").read_bytes() != first
     (tmp_path / "q.tmfile").unlink()
     # As quant_tool_int8 -a 1 does it: the sum's operands become 0, and nothing is found any more.
     words = [

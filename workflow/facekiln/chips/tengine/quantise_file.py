@@ -19,7 +19,7 @@ from facekiln.chips.tengine.quantise import quantise
 from facekiln.chips.tengine.ranges import activations, measure_ranges
 from facekiln.chips.tengine.reader import read_tmfile
 from facekiln.chips.tengine.scale_table import read_table, table_text
-from facekiln.chips.tengine.scales import ALGORITHMS, HISTOGRAMS, scales_of
+from facekiln.chips.tengine.scales import ALGORITHMS, HISTOGRAMS, scales_of, scales_of_ranges
 from facekiln.chips.tengine.settings import TengineSettings
 from facekiln.chips.tengine.simulate import Simulation
 from facekiln.chips.tengine.writer import tmfile_bytes
@@ -160,6 +160,45 @@ def quantise_file(
         },
     )
     return Built(result, len(data), [], warnings, figures)
+
+
+def scales_file(source: Path, ranges: Path, method: str, precision: str, output: Path) -> int:
+    """Write our own ranges of an ONNX file as its fp32 tmfile's scale table; return how many lines it has.
+
+    Args:
+        source: the fp32 file.
+        ranges: of `facekiln quant ranges`.
+        method: "minmax", "percentile", "kl" or "mse".
+        precision: "uint8" or "int8".
+        output: the table.
+
+    Raises:
+        KilnError: the file is quantised already, or the ranges are of another ONNX file.
+    """
+    from facekiln.quant.ranges import read_ranges
+
+    graph, found, record = read_tmfile(source), read_ranges(ranges), read_record(source)
+    if graph.dtype != FP32:
+        raise KilnError("is quantised already", file=source, value=graph.precision, limit="fp32")
+    made_from = {item["sha256"] for item in record.inputs} if record else set()
+    if made_from and found.artifact_sha256 and found.artifact_sha256 not in made_from:
+        raise KilnError(
+            "was measured on another ONNX file than the tmfile was made from",
+            file=ranges,
+            value=found.artifact_sha256[:16],
+            limit=", ".join(sorted(one[:16] for one in made_from)),
+            hint="facekiln quant ranges",
+        )
+    scales = scales_of_ranges(graph, found, DTYPES[precision], method)
+    write_bytes(output, table_text(scales).encode())
+    write_record(
+        output,
+        verb="tengine scales",
+        inputs=[source, ranges],
+        settings={"precision": precision, "method": method, "equalise": False},
+        tools=tool_versions("numpy"),
+    )
+    return len(scales)
 
 
 def _equalised(calibration: Calibration, settings: TengineSettings) -> bool:
