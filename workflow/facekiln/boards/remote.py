@@ -271,6 +271,7 @@ class _Attempt:
                     where=self.run,
                     hint="out of memory on the board? see `dmesg` there",
                 )
+            time.sleep(self.limits.poll_seconds)
             if time.monotonic() > backstop:
                 raise RunLost("the command does not end", file=self.script.board.name, where=self.run)
 

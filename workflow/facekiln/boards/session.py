@@ -201,7 +201,7 @@ class Session:
             while chunk := channel.recv(_CHUNK):
                 take(chunk)
             reader.join(idle or limits.command_seconds)
-            status = self._status(channel, b"".join(errors))
+            status = self._status(channel, b"".join(errors), streamed=on_stderr is not None)
         except TimeoutError as error:
             raise self._lost(
                 "no byte moved within the limit", limit=f"{idle or limits.command_seconds:g} s"
@@ -226,12 +226,14 @@ class Session:
             if not (channel.closed or channel.eof_received):
                 raise self._lost(f"it broke: {str(error) or type(error).__name__}") from error
 
-    def _status(self, channel: paramiko.Channel, errors: bytes) -> int:
+    def _status(self, channel: paramiko.Channel, errors: bytes, *, streamed: bool) -> int:
         sentinel = _SENTINEL.search(errors)
         if sentinel:
             return int(sentinel[1])
         channel.status_event.wait(1.0)
         status = channel.recv_exit_status() if channel.exit_status_ready() else -1
+        if status < 0 and streamed and self._transport is not None and self._transport.is_active():
+            return 255  # a server that tells none; who streams errors asks the run's state anyway
         if status < 0:
             raise self._lost("a command ended without a status")
         return int(status)
