@@ -154,6 +154,7 @@ class Config:
     models: dict[str, Model]
     chips: dict[str, dict[str, Any]]
     tables: dict[str, Any] = field(default_factory=dict)
+    latency: dict[str, Any] = field(default_factory=dict)
     gates: dict[str, Any] = field(default_factory=dict)
     landmarks: dict[str, Any] = field(default_factory=dict)
     inference: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -341,6 +342,7 @@ def load_config(folder: Path | str = DEFAULT_FOLDER, overrides: Mapping[str, Any
         models=models,
         chips=chips,
         tables=value["tables"],
+        latency=value["latency"],
         gates=value["gates"],
         landmarks=value["landmarks"],
         inference=value["inference"],

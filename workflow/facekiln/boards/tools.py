@@ -168,6 +168,19 @@ def _benchncnn_parse(_: Request, result: RunResult) -> Timing:
     return benchncnn.parse(result.stderr)
 
 
+def _nnie_command(request: Request) -> list[str]:
+    from facekiln.chips.nnie import board_log
+
+    return board_log.command(request.path, request.loops, program=request.program or "nnie_forward")
+
+
+def _nnie_parse(request: Request, result: RunResult) -> Timing:
+    from facekiln.chips.nnie import board_log
+
+    before, *after = board_log.parse_snapshots(result.stdout)
+    return board_log.timing(before, after, batch=request.batch)
+
+
 # The first tool of a suffix is its default.
 TOOLS = {
     tool.name: tool
@@ -178,6 +191,7 @@ TOOLS = {
         Tool("bmrt_test", ".bmodel", _bmrt_command, _bmrt_parse),
         Tool("mm_run", ".mm", _mm_command, _mm_parse, _mm_probe),
         Tool("tm_benchmark", ".tmfile", _tm_command, _tm_parse),
+        Tool("nnie_forward", ".wk", _nnie_command, _nnie_parse),
     )
 }
 

@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
             artifact=artifact,
             output=output,
             plan=Plan(options.repeats, options.retries, options.cool_down, options.timeout),
-            virtual=options.virtual or bool(made and made.emulated),
+            virtual=options.virtual or _is_virtual(options) or bool(made and made.emulated),
         )
     write_record(
         output,
@@ -137,6 +137,12 @@ def _run(options: argparse.Namespace) -> int:
             hint="stop other work on the board, fix its clocks, and run it again; the record is kept",
         )
     return 0
+
+
+def _is_virtual(options: argparse.Namespace) -> bool:
+    from facekiln.boards.settings import load_board
+
+    return options.board != LOCAL and load_board(options.board, options.config).virtual
 
 
 @contextmanager

@@ -23,10 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "up",
         _up,
         "start an SSH server on loopback whose vendor tools are stand-ins, and declare it in boards.yaml",
-        "facekiln virtual up v1 --chip mlu370-s4",
+        "facekiln virtual up v1 --chip mlu370_s4",
     )
     up.add_argument("name", help="of the board")
-    up.add_argument("--chip", required=True, help="that it pretends to be, e.g. bm1684x, mlu370-s4, rk3328")
+    up.add_argument(
+        "--chip",
+        required=True,
+        help="that it pretends to be, e.g. bm1684x, mlu370_s4, rk3328; `host` is this machine, for real",
+    )
     down = add_verb(
         verbs, "down", _down, "end virtual boards; they stay declared", "facekiln virtual down v1"
     )
@@ -42,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _up(options: argparse.Namespace) -> None:
     from facekiln.boards.known import add_entry
     from facekiln.boards.settings import FILE, load_boards
-    from facekiln.boards.virtual.server import VirtualServer, free_port
+    from facekiln.boards.virtual.server import HOST, VirtualServer, free_port
     from facekiln.errors import KilnError
 
     declared = load_boards(options.config).get(options.name)
@@ -52,7 +56,7 @@ def _up(options: argparse.Namespace) -> None:
         server.prepare()
         add_entry(Path(options.config) / FILE, options.name, server.entry(options.chip))
     else:
-        if not declared.virtual or declared.address is None or declared.work != str(home / "work"):
+        if declared.address is None or declared.work != str(home / "work"):
             raise KilnError(
                 "is declared already, and is no virtual board of this folder",
                 file=Path(options.config) / FILE,
@@ -71,8 +75,12 @@ def _up(options: argparse.Namespace) -> None:
         server.prepare()
     server.start()
     sys.stdout.write(
-        f"{options.name}: VIRTUAL {options.chip} at 127.0.0.1:{server.port}; it measures the time of a"
-        " simulation on this machine\n"
+        f"{options.name}: {options.chip} at 127.0.0.1:{server.port}; "
+        + (
+            "this machine, for real\n"
+            if options.chip == HOST
+            else "VIRTUAL: a simulation's time, not a chip's\n"
+        )
     )
 
 
@@ -83,7 +91,7 @@ def _servers(options: argparse.Namespace) -> dict[str, VirtualServer]:
     return {
         name: VirtualServer(Path(board.work).parent, board.address.port)
         for name, board in load_boards(options.config).items()
-        if board.virtual and board.address is not None
+        if board.address is not None and (Path(board.work).parent / "sshd_config").is_file()
     }
 
 
@@ -99,4 +107,4 @@ def _down(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     for name, server in _servers(options).items():
         state = "runs" if server.pid() is not None else "down"
-        sys.stdout.write(f"{name}: VIRTUAL, {state}, 127.0.0.1:{server.port}, {server.home}\n")
+        sys.stdout.write(f"{name}: {state}, 127.0.0.1:{server.port}, {server.home}\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from facekiln.chips.nnie.board_log import END, Snapshot, parse_snapshot, timing
+from facekiln.boards.virtual import forms
+from facekiln.chips.nnie.board_log import END, Snapshot, command, parse_snapshot, parse_snapshots, timing
 from facekiln.errors import KilnError
 
 # A HiSilicon board's print of the neighbouring module, which has the same tables (public log, 2019).
@@ -62,3 +63,16 @@ def test_no_driver(text: str) -> None:
 def test_a_row_that_was_cut() -> None:
     with pytest.raises(KilnError, match="4 figures under 6 names"):
         parse_snapshot(IVE[: IVE.rindex("      6031300")])
+
+
+def test_several_prints_of_a_boards_own_program() -> None:
+    prints = [forms.nnie_snapshot(taken, 2000, number) for number, taken in enumerate((0, 1500, 2000))]
+    text = "".join(f"{one}{END}\n" for one in prints)
+    before, *after = parse_snapshots(f"a line of the program\n{text}")
+    assert timing(before, after).latency.mean == pytest.approx(1.75)
+    for cut in (text[:-40], text.split(END)[0], "", text.replace(END, "")):
+        with pytest.raises(KilnError, match="not whole|no CostTm"):
+            parse_snapshots(cut)
+    assert command("a.wk", 3, program="/opt/run") == ["/opt/run", "a.wk", "3"]
+    with pytest.raises(KilnError, match="at least 1"):
+        command("a.wk", 0)

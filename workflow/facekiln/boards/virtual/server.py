@@ -18,6 +18,7 @@ from typing import Any
 
 import facekiln
 from facekiln.artifact import write_text
+from facekiln.boards.latency_log import RUNTIMES
 from facekiln.boards.virtual.tools import TOOLS
 from facekiln.errors import KilnError
 
@@ -51,6 +52,25 @@ def _make_key(path: Path) -> None:
     if not path.exists():
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "virtual board", "-f", str(path)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+# What a chip's boards have, by how its name starts; others have Tengine's.
+_RUNTIMES = (
+    (("bm", "cv"), "bmrt_test"),
+    (("mlu",), "mm_run"),
+    (("hi",), "nnie_forward"),
+    (("",), "tm_benchmark"),
+)
+# This machine through the whole path: no stand-in, and so not virtual.
+HOST = "host"
+
+
+def runtimes_of(chip: str, home: Path) -> dict[str, dict[str, str]]:
+    """Return the runtimes of a board's entry: the stand-in of a chip's tool, or this machine's real ones."""
+    if chip == HOST:
+        return {name: {"tool": sys.executable} for name in RUNTIMES}
+    name = next(name for starts, name in _RUNTIMES if chip.startswith(starts))
+    return {name: {"tool": str(home / "bin" / name)}}
 
 
 @dataclass(frozen=True)
@@ -177,9 +197,9 @@ class VirtualServer:
             "key": str(home / "id_ed25519"),
             "host_key": key,
             "chip": chip,
-            "virtual": True,
+            "virtual": chip != HOST,
             "work": str(home / "work"),
             "lease": str(home / "lease"),
-            "runtimes": {name: {"tool": str(home / "bin" / name)} for name in TOOLS},
+            "runtimes": runtimes_of(chip, home),
             "limits": {"poll_seconds": 0.2, "reserve_mb": 16},
         }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from facekiln.boards.log_lines import fail, figure, read_lines
 from facekiln.boards.timing import Timing, stats_of
+from facekiln.errors import KilnError
 
 TOOL = "/proc/umap/nnie"
 # Shows one snapshot with an end mark, as telnet and serial lines have no exit status.
@@ -62,6 +63,37 @@ def parse_snapshot(text: str) -> Snapshot:
             TOOL, "there is no CostTm in the print", hint="is the NNIE driver loaded (hi3516cv500_nnie.ko)?"
         )
     return Snapshot(values)
+
+
+def command(model: str, loops: int, *, program: str = "nnie_forward") -> list[str]:
+    """Return the arguments of a board's own program that runs a model: `nnie_forward MODEL LOOPS`.
+
+    No such program comes with the SDK: it is a sample that loads a .wk, and prints the file before and after
+    each Forward and Query, each print followed by a line `FACEKILN_END` (docs/bench.md).
+
+    Raises:
+        KilnError: a count below 1.
+    """
+    if loops < 1:
+        raise KilnError("must be at least 1", where=f"{program}: loops", value=loops)
+    return [program, model, str(loops)]
+
+
+def parse_snapshots(text: str) -> list[Snapshot]:
+    """Read several prints, each with its end mark; one that is cut is refused.
+
+    Raises:
+        KilnError: fewer than two, a cut one, or see `parse_snapshot`.
+    """
+    *whole, rest = re.split(rf"^{END}\s*$", text, flags=re.MULTILINE)
+    if len(whole) < 2 or rest.strip():
+        raise fail(
+            TOOL,
+            "the prints are not whole: one before the runs and one after each, each with its end mark",
+            value=f"{len(whole)} ended",
+            hint=f"does the board's program print {END} after each?",
+        )
+    return [parse_snapshot(one) for one in whole]
 
 
 def timing(before: Snapshot, after: Sequence[Snapshot], *, batch: int = 1) -> Timing:
