@@ -38,7 +38,7 @@ rule quantise_tengine:
     threads: 2
     params:
         code=fingerprint("facekiln.chips.tengine.quantise_file"),
-        declared=declared("input", "decode"),
+        declared=declared("input", "decode", "priors"),
         settings=KILN.chips["tengine"],
     shell:
         "facekiln --log {log} tengine quantise {input.tmfile} --precision {wildcards.precision}"
