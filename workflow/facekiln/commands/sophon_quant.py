@@ -52,6 +52,7 @@ def add_quant_verbs(verbs: Any) -> None:
     plan.add_argument(
         "--calibration", type=Path, metavar="FOLDER", help="for a search of the tool's: the set"
     )
+    plan.add_argument("--table", type=Path, metavar="FILE", help="for a search of the tool's: thresholds")
     plan.add_argument("--model", help="for a search of the tool's: whose preprocessing the set gets")
     plan.add_argument(
         "--keep-float",
@@ -122,6 +123,7 @@ def _plan(options: argparse.Namespace) -> None:
         options.output,
         sensitivity=options.sensitivity,
         pictures=pictures,
+        calibration_table=options.table,
     )
     modes = sorted(set(table.modes.values()))
     log.info("%-12s %d operators stay in float %s", options.chip, len(table.modes), ", ".join(modes))

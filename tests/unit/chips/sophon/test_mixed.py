@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given
@@ -12,11 +16,14 @@ from onnx import TensorProto, helper
 
 from facekiln.chips.sophon.mixed import aliases, heads_of, kept_in_float, most_sensitive, plan, prove_obeyed
 from facekiln.chips.sophon.mlir import element_of, parse_mlir
-from facekiln.chips.sophon.plan import plan_file
+from facekiln.chips.sophon.plan import plan_file, search_by_tool
 from facekiln.chips.sophon.qtable import Qtable, check_qtable, parse_qtable, qtable_text
 from facekiln.chips.sophon.settings import MixedSettings, load_settings
+from facekiln.chips.sophon.targets import SophonTargets
+from facekiln.chips.sophon.tool import job_folder
 from facekiln.config import load_config
 from facekiln.errors import GateError, KilnError
+from support.sophon import fake_environment
 
 # input -> Conv -> LeakyRelu -> Conv + Relu, fused -> two heads (Conv), of which one is split -> Concat
 TOP = """\
@@ -207,3 +214,65 @@ def test_the_file_of_a_plan(tmp_path: Path, root: Path) -> None:
     assert set(made.modes.values()) == {"F32"}
     assert parse_qtable(output.read_text()).modes == made.modes
     assert (tmp_path / "a.qtable.kiln.json").is_file()
+
+
+HELP = "  [--search {search_threshold,search_qtable,fast_search,mix_search,False}]\n"
+
+
+def test_a_search_of_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends well without a file where int8 suffices, and fast_search begins with a table."""
+    given: list[list[str]] = []
+    found = "# generated time: now\na_Conv F16\n"
+
+    def run(_: Any, __: str, arguments: list[str], **rest: Any) -> str:
+        given.append(arguments)
+        if found:
+            (rest["folder"] / "found.qtable").write_text(found)
+            return "job done"
+        return "job success, current int8 cos:0.9999 is higher than expected_cos:0.99,no need"
+
+    monkeypatch.setattr("facekiln.chips.sophon.plan.run_tool", run)
+    monkeypatch.setattr("facekiln.chips.sophon.plan.help_of", lambda *_: HELP)
+    (tmp_path / "top.mlir").write_text(TOP)
+    table = tmp_path / "a.table"
+    table.write_text("x 1 0 1\n")
+
+    def search(by: str, table: Path | None = None) -> Qtable:
+        with job_folder(tmp_path / "x") as folder:
+            return search_by_tool(
+                fake_environment(tmp_path),
+                tmp_path / "top.mlir",
+                "bm1684",
+                replace(settings(chip="bm1684", precision="F32"), by=by),
+                [np.zeros((1, 3, 8, 8), np.float32)],
+                folder,
+                table,
+            )
+
+    assert search("tool:search_qtable").modes == {"a_Conv": "F16"}
+    assert given[0][given[0].index("--fp_type") + 1] == "F32"
+    assert search("tool:fast_search", table).modes == {"a_Conv": "F16"}
+    with pytest.raises(KilnError, match="begins with a calibration table"):
+        search("tool:fast_search")
+    with pytest.raises(KilnError, match="no search 'slow'"):
+        search("tool:slow")
+    found = ""
+    assert search("tool:search_qtable").modes == {}
+
+
+def test_what_the_rules_ask_for(root: Path) -> None:
+    config = load_config(root / "config")
+    targets = SophonTargets(config)
+    wildcards = SimpleNamespace(chip="bm1684x", model="retinaface", size="640", batch="4")
+    files = targets.for_calibrate(wildcards)
+    assert files["single"] == "results/sophon/calibration/retinaface_640_1b.table"
+    wildcards.batch = "1"
+    assert "single" not in targets.for_calibrate(wildcards)
+    assert set(targets.for_plan(wildcards)) == {"top", "onnx"} and targets.plan_options(wildcards) == ""
+    targets.settings = replace(targets.settings, mixed=replace(targets.settings.mixed, most_layers=3))
+    assert targets.plan_options(wildcards) == "--sensitivity results/quant/retinaface_640/sensitivity.json"
+    targets.settings = replace(targets.settings, mixed=replace(targets.settings.mixed, by="tool:fast_search"))
+    assert "--table results/sophon/calibration/retinaface_640_1b.table" in targets.plan_options(wildcards)
+    wildcards.chip = "bm1685"
+    with pytest.raises(KilnError, match="did you mean 'bm168"):
+        targets.for_plan(wildcards)

@@ -25,6 +25,9 @@ from facekiln.provenance import tool_versions, write_record
 
 _SEARCHES = re.compile(r"--search\s+\{([^}]*)\}")
 _INFERENCES = 30
+_BEGIN_WITH_TABLE = ("fast_search",)
+# Its own words, of a success that leaves no file (1.26).
+_NOTHING = "is higher than expected_cos"
 
 
 def search_by_tool(
@@ -34,10 +37,13 @@ def search_by_tool(
     settings: MixedSettings,
     pictures: Sequence[NDArray[np.float32]],
     folder: Path,
+    table: Path | None = None,
 ) -> Qtable:
     """Let run_calibration search for operators to keep in float.
 
-    It calibrates anew while it searches; that table is not kept, ours is compiled with.
+    `search_qtable` calibrates anew while it searches, `fast_search` begins with a table; neither's is kept,
+    ours is compiled with. Where int8 alone reaches `expected_cosine` it writes nothing: there is nothing to
+    keep.
 
     Raises:
         KilnError: this release has no such search, or it failed.
@@ -54,8 +60,12 @@ def search_by_tool(
             limit=", ".join(offered) or "its help tells none",
         )
     stage_network(top, folder)
+    if table is not None:
+        (folder / "searched.table").write_bytes(table.read_bytes())
+    elif search in _BEGIN_WITH_TABLE:
+        raise KilnError(f"the tool's {search} begins with a calibration table", hint="give --table FILE")
     count = len(write_pictures(folder / "pictures", pictures))
-    run_tool(
+    told = run_tool(
         environment,
         "run_calibration",
         [
@@ -70,7 +80,10 @@ def search_by_tool(
         log=None,
         timeout_minutes=settings.timeout_minutes,
     )
-    return read_qtable(folder / "found.qtable")
+    made = folder / "found.qtable"
+    if not made.is_file() and _NOTHING in told:
+        return Qtable({}, (f"# {search}: int8 alone reaches {settings.expected_cosine:g}",))
+    return read_qtable(made)
 
 
 def plan_file(
@@ -83,6 +96,7 @@ def plan_file(
     *,
     sensitivity: Path | None = None,
     pictures: Sequence[NDArray[np.float32]] | None = None,
+    calibration_table: Path | None = None,
 ) -> Qtable:
     """Make a chip's qtable of a top.mlir and write it with its record.
 
@@ -95,6 +109,7 @@ def plan_file(
         output: the qtable.
         sensitivity: of `facekiln quant sensitivity`, where `most_layers` asks for it.
         pictures: inputs of the calibration set, float32 [1, 3, H, W], where the tool searches.
+        calibration_table: that a search begins with.
 
     Raises:
         KilnError: a name is unknown, the chip has no such float, or what the settings need is not given.
@@ -116,7 +131,7 @@ def plan_file(
             raise KilnError("a search of the tool's wants pictures", hint="give --calibration and --model")
         environment = environment_of(settings, config)
         with job_folder(output) as folder:
-            table = search_by_tool(environment, top, chip, mixed, pictures, folder)
+            table = search_by_tool(environment, top, chip, mixed, pictures, folder, calibration_table)
         tools |= environment.identity()
     check_qtable(table, network, chip, output)
     write_qtable(output, table)

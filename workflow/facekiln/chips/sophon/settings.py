@@ -80,7 +80,7 @@ class MixedSettings:
     """Which operators of an int8 file stay in float.
 
     Attributes:
-        by: "ours", or "tool:search_qtable", "tool:fast_search", "tool:mix_search".
+        by: "ours", or "tool:search_qtable", "tool:fast_search".
         keep_float: by chip, operators, ONNX tensors or nodes by name; "stem", "stem:7", "heads", "outputs".
         most_layers: so many of the most sensitive layers besides.
         precision: by chip, "F32", "F16" or "BF16".

@@ -120,6 +120,9 @@ class SophonTargets:
         if mixed.by != "ours":
             wanted += ["weights", "calibration", "images"]
         found = {part: files[part] for part in wanted}
+        if mixed.by != "ours":
+            name = f"{wildcards.model}_{wildcards.size}_{wildcards.batch}b"
+            found["table"] = f"{_ROOM}/calibration/{name}.table"
         if mixed.by == "ours" and mixed.most_layers:
             found["sensitivity"] = f"{RESULTS}/quant/{wildcards.model}_{wildcards.size}/sensitivity.json"
         return found
@@ -130,7 +133,8 @@ class SophonTargets:
         if "sensitivity" in files:
             return f"--sensitivity {files['sensitivity']}"
         if "calibration" in files:
-            return f"--calibration {files['calibration'].rpartition('/')[0]} --model {wildcards.model}"
+            folder = files["calibration"].rpartition("/")[0]
+            return f"--calibration {folder} --model {wildcards.model} --table {files['table']}"
         return ""
 
     def for_twin(self, wildcards: Wildcards) -> dict[str, str]:
