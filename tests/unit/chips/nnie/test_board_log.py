@@ -71,7 +71,7 @@ def test_several_prints_of_a_boards_own_program() -> None:
     before, *after = parse_snapshots(f"a line of the program\n{text}")
     assert timing(before, after).latency.mean == pytest.approx(1.75)
     for cut in (text[:-40], text.split(END)[0], "", text.replace(END, "")):
-        with pytest.raises(KilnError, match="not whole|no CostTm"):
+        with pytest.raises(KilnError, match=r"not whole|no CostTm"):
             parse_snapshots(cut)
     assert command("a.wk", 3, program="/opt/run") == ["/opt/run", "a.wk", "3"]
     with pytest.raises(KilnError, match="at least 1"):
