@@ -2,16 +2,21 @@
 
 from pathlib import Path
 
+from facekiln.boards.rule_inputs import compared, throughput_gates
 from facekiln.evaluation.gates_list import refresh_summary
 from facekiln.evaluation.plan import EvaluationTargets
 
 PLAN = EvaluationTargets(KILN)
 
 
+def all_gates():
+    return [*PLAN.gates(), *throughput_gates(KILN)]
+
+
 # What stops a run (a prediction refused, a parity that failed) leaves no summary that says what is no longer so.
 onerror:
     refresh_summary(
-        PLAN.gates,
+        all_gates,
         Path("results/gates/summary.json"),
         Path("results/gates/summary.html"),
     )
@@ -122,9 +127,29 @@ rule check_pipelines:
         "facekiln --log {log} gate pipelines {input.host} {input.board} --keep-going --output {output}"
 
 
+# Every record that is stored in config/throughput/ (key `gates.throughput.stored`) is a gate.
+rule check_throughput:
+    input:
+        unpack(checked(lambda wc: compared(wc.board, wc.artifact, KILN))),
+    output:
+        "results/gates/throughput/{board}/{artifact}.json",
+    log:
+        "logs/gates/throughput/{board}/{artifact}.log",
+    wildcard_constraints:
+        board=r"\w+",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        code=fingerprint("facekiln.boards.regression"),
+        limits=KILN.gates["throughput"],
+    shell:
+        "facekiln --log {log} gate throughput {input.new} {input.stored} --keep-going --output {output}"
+
+
 rule summarise_gates:
     input:
-        checked(lambda wc: PLAN.gates()),
+        checked(lambda wc: all_gates()),
     output:
         json="results/gates/summary.json",
         page=report(

@@ -65,7 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pipelines.add_argument("host", type=Path, help="folder of the reference's predictions")
     pipelines.add_argument("board", type=Path, help="folder of the other's")
     pipelines.add_argument("--score", type=float, default=0.5, help="a face counts from this score on")
-    for verb in (accuracy, pipelines):
+    throughput = add_verb(
+        verbs,
+        "throughput",
+        _throughput,
+        "judge whether an artifact became slower on its board than a stored measurement says",
+        "facekiln gate throughput results/bench/mlu/magicmind/retinaface_640_force_float16_1b.mm.json"
+        " config/throughput/mlu/magicmind/retinaface_640_force_float16_1b.mm.json --output gate.json",
+    )
+    throughput.add_argument("new", type=Path, help="a record of `facekiln bench run`")
+    throughput.add_argument("stored", type=Path, help="an earlier one, or a log of mm_run")
+    throughput.add_argument("--method", choices=["intervals", "vendor"], help="default: as the config says")
+    for verb in (accuracy, pipelines, throughput):
         _common(verb)
     listed = add_verb(
         verbs,
@@ -173,6 +184,15 @@ def _pipelines(options: argparse.Namespace) -> None:
     limits = load_config(options.config).gates["pipelines"]
     host, board = read_predictions(options.host), read_predictions(options.board)
     _conclude(options, gate_pipelines(host, board, limits, options.score))
+
+
+def _throughput(options: argparse.Namespace) -> None:
+    from facekiln.boards.regression import judge_throughput, read_speed
+    from facekiln.config import load_config
+
+    limits = load_config(options.config).gates["throughput"]
+    new = read_speed(options.new)
+    _conclude(options, judge_throughput(new, read_speed(options.stored, new), limits, options.method))
 
 
 def _list(options: argparse.Namespace) -> int:
