@@ -113,15 +113,15 @@ def _record(path: Path, *repeats: float) -> Path:
     from facekiln.boards.tools import Request, Tool
 
     class Board:
-        def run(self, command: list[str], **_: Any) -> RunResult:
+        def run(self, _: list[str], **__: Any) -> RunResult:
             return RunResult(0, "", "", 0.1)
 
     values = iter(repeats)
     tool = Tool(
         "mm_run",
         ".mm",
-        lambda request: ["mm_run"],
-        lambda request, result: Timing(
+        lambda _: ["mm_run"],
+        lambda _, __: Timing(
             tool="mm_run",
             tool_version=None,
             label="",
