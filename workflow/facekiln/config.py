@@ -18,6 +18,8 @@ from facekiln.errors import KilnError
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 DEFAULT_FOLDER = Path("config")
+# libyaml's is nine times as fast; wheels have it, some distributions' packages do not.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The section of a model's file that each kind of weights needs.
 WEIGHTS_SECTION = {"synthetic": "recipe", "trained": "recipe", "published": "published", "local": "local"}
 
@@ -233,7 +235,7 @@ def read_yaml(path: Path | str) -> Any:
         KilnError: missing, unreadable or not YAML; the message has the line.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
     except OSError as error:
         raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
