@@ -25,7 +25,7 @@ rule predict_shard:
     benchmark:
         "logs/benchmarks/predictions/{backend}/{artifact}/{dataset}.{scatteritem}.tsv"
     wildcard_constraints:
-        backend=r"[\w-]+",
+        backend=r"(?!board-)[\w-]+",
         dataset=r"[\w@]+",
     conda:
         ENVIRONMENT
@@ -51,7 +51,7 @@ rule merge_predictions:
     log:
         "logs/predictions/{backend}/{artifact}/{dataset}.merge.log",
     wildcard_constraints:
-        backend=r"[\w-]+",
+        backend=r"(?!board-)[\w-]+",
         dataset=r"[\w@]+",
     conda:
         ENVIRONMENT

@@ -68,12 +68,15 @@ class Runtime:
         version_command: prints the version, or empty where it cannot be asked.
         version_pattern: a regular expression whose group 1 is the version.
         version: what suits, e.g. ">=0.4.9,<1"; None for any.
+        infer: a program that runs pictures through an artifact, called as `infer_child.py` is; not needed by
+            onnxruntime and ncnn.
     """
 
     tool: str
     version_command: tuple[str, ...] = ()
     version_pattern: str = r"(\d+(?:\.\d+)+)"
     version: str | None = None
+    infer: str | None = None
 
 
 @dataclass(frozen=True)

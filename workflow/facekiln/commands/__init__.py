@@ -7,6 +7,7 @@ functions that run.
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,3 +31,15 @@ def add_verb(
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--config FOLDER`, by default the checkout's."""
     parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM, by which Snakemake ends its jobs, end this one as Ctrl-C does.
+
+    Then what was started on a board ends too, and its lease is freed.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facekiln.boards.rule_inputs import LOCAL
-from facekiln.commands import add_config, add_verb
+from facekiln.commands import add_config, add_verb, end_on_sigterm
 
 if TYPE_CHECKING:
     from facekiln.boards.runner import Runner
@@ -109,6 +109,7 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output or bench_file(RESULTS, options.board, artifact)
     check_writable(output)
     made = read_record(artifact)
+    end_on_sigterm()
     with _place(options, tool) as (runner, request):
         record = run_bench(
             runner,

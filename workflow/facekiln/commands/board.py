@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facekiln.commands import add_config, add_verb
+from facekiln.commands import add_config, add_verb, end_on_sigterm
 from facekiln.errors import KilnError
 
 if TYPE_CHECKING:
@@ -310,10 +309,6 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
     return pairs
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _run(options: argparse.Namespace) -> int:
     from facekiln.boards.lease import Lease
     from facekiln.boards.preflight import Needs, preflight
@@ -327,7 +322,7 @@ def _run(options: argparse.Namespace) -> int:
     if board.address is None:
         return _run_in_folder(options, board, put, get)
     # Snakemake ends its jobs with SIGTERM; the command on the board has to end with them.
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     with _connected(board) as script:
         space = sum(Path(path).stat().st_size for path in put.values() if Path(path).is_file())
         preflight(script, Needs(space=space))
@@ -357,7 +352,7 @@ def _run_in_folder(
     from facekiln.boards.directory import DirectoryRunner, plan_of
     from facekiln.progress import log
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     runner = DirectoryRunner(board)
     if board.transport == "plan":
         run = uuid.uuid4().hex[:16]

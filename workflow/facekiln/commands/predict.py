@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_config, add_verb
+from facekiln.commands import add_config, add_verb, end_on_sigterm
 
 if TYPE_CHECKING:
     from facekiln.predictions.store import Predictions
@@ -43,6 +43,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: results/predictions/BACKEND/ARTIFACT/DATASET[@INFERENCE]",
     )
     add_config(run)
+
+    board = add_verb(
+        verbs,
+        "board",
+        _board,
+        "run an artifact over a dataset on a board; after a kill or a cut the same command goes on",
+        "facekiln predict board --stage results/onnx/retinaface_640.onnx --dataset wider_val --board se7",
+    )
+    board.add_argument("--stage", type=Path, required=True, metavar="FILE", help="the artifact that is run")
+    board.add_argument("--board", required=True, help="a name of config/boards.yaml")
+    board.add_argument("--dataset", required=True, help="a name of config/datasets.yaml, or NAME@INFERENCE")
+    board.add_argument("--model", help="default: from the artifact's name")
+    board.add_argument(
+        "--size", metavar="LABEL", help="that the artifact is built for (default: from its name)"
+    )
+    board.add_argument(
+        "--shard-pictures",
+        type=int,
+        default=32,
+        metavar="N",
+        help="sent, run and brought home at once (default: %(default)s)",
+    )
+    board.add_argument(
+        "--threads", type=int, default=2, help="of a processor's runtime (default: %(default)s)"
+    )
+    board.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="for another user of the board"
+    )
+    board.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="of one shard (default: the board's run_seconds)"
+    )
+    board.add_argument(
+        "--exact",
+        action="store_true",
+        help="float32 where the runtime's default is half precision (ncnn on many boards)",
+    )
+    board.add_argument("--half", action="store_true", help="bring outputs home as float16: half the bytes")
+    board.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="default: results/predictions/board-BOARD/ARTIFACT/DATASET[@INFERENCE]",
+    )
+    add_config(board)
 
     merge = add_verb(
         verbs,
@@ -136,6 +180,50 @@ def _run(options: argparse.Namespace) -> None:
     _tell(output, predictions)
 
 
+def _board(options: argparse.Namespace) -> None:
+    from facekiln.boards.settings import load_board
+    from facekiln.config import known, load_config
+    from facekiln.data.declared import load_datasets
+    from facekiln.errors import KilnError
+    from facekiln.predictions.names import backend_for, backend_on, model_of, split_dataset
+    from facekiln.predictions.on_board import BoardRun, predict_on_board
+    from facekiln.predictions.run import below_results
+    from facekiln.predictions.settings import DEFAULT, inference_of
+
+    if options.shard_pictures < 1 or options.threads < 1:
+        raise KilnError("needs a picture and a thread at least", where="--shard-pictures, --threads")
+    config = load_config(options.config)
+    name, entry = split_dataset(options.dataset)
+    datasets = load_datasets(options.config)
+    declared = datasets[known(name, datasets, "dataset")]
+    model, label = model_of(options.stage, backend_for(options.stage), config, options.model, options.size)
+    if label is None:
+        raise KilnError("is a checkpoint, which no board runs", file=options.stage)
+    inference = inference_of(entry, model, config, label=label, artifact=str(options.stage))
+    segment = name if entry == DEFAULT else f"{name}@{entry}"
+    backend = backend_on(options.board)
+    output = options.output or Path("results/predictions") / backend / below_results(options.stage) / segment
+    end_on_sigterm()
+    predictions = predict_on_board(
+        options.stage,
+        model,
+        how=BoardRun(
+            load_board(options.board, options.config),
+            shard=options.shard_pictures,
+            threads=options.threads,
+            wait=options.wait,
+            timeout=options.timeout,
+            exact=options.exact,
+            half=options.half,
+        ),
+        inference=inference,
+        declared=declared,
+        output=output,
+    )
+    _record(output, "predict board", [options.stage], predictions)
+    _tell(output, predictions)
+
+
 def _merge(options: argparse.Namespace) -> None:
     from facekiln.predictions.shards import merge
 
@@ -192,5 +280,5 @@ def _tell(folder: Path, predictions: Predictions) -> None:
         len(predictions),
         meta["backend"],
         meta["precision"],
-        ", EMULATED" if meta["emulated"] else "",
+        ", VIRTUAL" if meta.get("virtual") else ", EMULATED" if meta["emulated"] else "",
     )

@@ -84,7 +84,7 @@ def draw_curves(evaluations: Sequence[Evaluation], path: Path) -> None:
 def _label(evaluation: Evaluation, title: str) -> str:
     subject = evaluation.subject
     name = title or RESULTS[evaluation.stamp.task][0]
-    mark = " EMULATED" if subject["emulated"] else ""
+    mark = " VIRTUAL" if subject.get("virtual") else " EMULATED" if subject["emulated"] else ""
     value = evaluation.results[name]
     figure = f"{value:.5f}" if name in LESS_IS_BETTER else f"{value:.4f}"
     return f"{figure}  {subject['artifact']} ({subject['backend']}{mark})"

@@ -221,7 +221,7 @@ def draw_samples(predictions: Predictions, dataset: Dataset, count: int, score: 
 
 def _heading(what: str, predictions: Predictions, count: int) -> tuple[str, str]:
     meta = predictions.meta
-    mark = " EMULATED" if meta["emulated"] else ""
+    mark = " VIRTUAL" if meta.get("virtual") else " EMULATED" if meta["emulated"] else ""
     subject = f"{meta['artifact']}, {meta['backend']}{mark}, on {meta['dataset']}"
     return subject, what if count else f"no {what}"
 

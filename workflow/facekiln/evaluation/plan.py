@@ -79,16 +79,17 @@ class EvaluationTargets:
 
     def _parts(self, table: str, entry: str) -> tuple[str, str, str, str]:
         """Return evaluator, backend, artifact and dataset of an entry."""
-        from facekiln.predictions.names import BACKENDS
+        from facekiln.predictions.names import BACKENDS, BOARD_PREFIX, is_board
 
         parts = PurePosixPath(entry).parts
-        if len(parts) < 5 or parts[1] not in BACKENDS or entry.endswith(".json"):
+        known_backend = len(parts) > 1 and (parts[1] in BACKENDS or is_board(parts[1]))
+        if len(parts) < 5 or not known_backend or entry.endswith(".json"):
             raise KilnError(
                 "is no evaluation below results/eval/, without .json",
                 file="config/config.yaml",
                 where=f"tables.{table}.evaluations",
                 value=entry,
-                limit=f"{_FORM}; backends: {', '.join(BACKENDS)}",
+                limit=f"{_FORM}; backends: {', '.join([*BACKENDS, BOARD_PREFIX + 'NAME'])}",
             )
         return parts[0], parts[1], "/".join(parts[2:-1]), parts[-1]
 

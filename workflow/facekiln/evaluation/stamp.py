@@ -25,6 +25,8 @@ RESULTS = {
 }
 # The keys of predictions' meta that say what was evaluated.
 SUBJECT = ("model", "artifact", "artifact_sha256", "precision", "backend", "backend_version", "emulated")
+# Kept where predictions say it: a virtual board's stand-in ran the artifact.
+VIRTUAL = "virtual"
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def write_evaluation(
     Args:
         path: `results/eval/{evaluator}/{backend}/{artifact}/{dataset}.json`.
         stamp: the protocol.
-        subject: predictions' meta; only the keys of `SUBJECT` are kept.
+        subject: predictions' meta; only the keys of `SUBJECT` are kept, and `virtual` where it is so.
         results: the figures that `RESULTS` asks for, and more.
         details: whatever else there is to tell, ready for JSON.
 
@@ -183,7 +185,7 @@ def write_evaluation(
     value = {
         "protocol": stamp.id(),
         "stamp": stamp.as_dict(),
-        "subject": {key: subject[key] for key in SUBJECT},
+        "subject": {key: subject[key] for key in (*SUBJECT, *([VIRTUAL] if subject.get(VIRTUAL) else []))},
         "results": {key: float(figure) for key, figure in results.items()},
         "details": dict(details or {}),
     }

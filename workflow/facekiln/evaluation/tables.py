@@ -35,6 +35,8 @@ class Row:
     def mark(self) -> str:
         """What made the figures, where that was not the real thing."""
         subject = self.evaluation.subject
+        if subject.get("virtual"):
+            return "VIRTUAL"
         if subject["emulated"]:
             return "EMULATED"
         return "SIMULATED" if any(word in subject["backend"] for word in ("simulat", "cmodel")) else ""

@@ -92,6 +92,8 @@ def _feet(table: Table, notes: Sequence[str]) -> list[str]:
             f"Drop: points lost against the float parent ({', '.join(f'`{name}`' for name in parents)}), in "
             "the order of the figures' columns; negative is a gain."
         )
+    if any(row.mark == "VIRTUAL" for row in table.rows):
+        feet.append("VIRTUAL: a stand-in ran the artifact on a virtual board; no chip made this figure.")
     if any(row.mark == "EMULATED" for row in table.rows):
         feet.append("EMULATED: no vendor tool and no chip made this figure.")
     if any(row.mark == "SIMULATED" for row in table.rows):

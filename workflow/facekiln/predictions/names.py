@@ -58,6 +58,20 @@ BACKENDS = {
 }
 
 
+# Backends that are boards of config/boards.yaml; see `facekiln.predictions.board_names`.
+BOARD_PREFIX = "board-"
+
+
+def backend_on(board: str) -> str:
+    """Return the backend's name of a board."""
+    return f"{BOARD_PREFIX}{board}"
+
+
+def is_board(backend: str) -> bool:
+    """Return whether a backend is a board."""
+    return backend.startswith(BOARD_PREFIX)
+
+
 def backend_for(path: Path | str, name: str | None = None) -> str:
     """Return the backend that runs a file: the named one if it does, else the first that does.
 
@@ -157,7 +171,7 @@ class PredictionTargets:
 
     def __init__(self, config: Config, folder: Path | str = "config") -> None:
         self.config = config
-        self._folder = folder
+        self.folder = folder
 
     def wanted(self, backend: str, artifact: str, segment: str) -> Wanted:
         """Return what `results/predictions/{backend}/{artifact}/{segment}/` is.
@@ -166,19 +180,19 @@ class PredictionTargets:
             KilnError: an unknown backend, dataset, inference entry, model or size, each with a suggestion; a
                 backend that does not run the artifact; a size that the entry cannot have.
         """
-        backend_for(artifact, backend)
+        here = backend_for(artifact, None if is_board(backend) else backend)
         folder = PurePosixPath(artifact).parts[0]
-        if folder != BACKENDS[backend].folder:
+        if folder != BACKENDS[here].folder:
             raise KilnError(
-                f"backend '{backend}' runs artifacts of {RESULTS}/{BACKENDS[backend].folder}/",
+                f"backend '{backend}' runs artifacts of {RESULTS}/{BACKENDS[here].folder}/",
                 file=f"{RESULTS}/{artifact}",
                 value=folder,
             )
-        model, label = model_of(artifact, backend, self.config)
+        model, label = model_of(artifact, here, self.config)
         if label is None:
             Targets(self.config).checkpoint(model.name)
         name, entry = split_dataset(segment)
-        datasets = load_datasets(self._folder)
+        datasets = load_datasets(self.folder)
         declared = datasets[known(name, datasets, "dataset")]
         inference = inference_of(entry, model, self.config, label=label, artifact=f"{RESULTS}/{artifact}")
         return Wanted(backend, artifact, model, inference, declared)
@@ -186,10 +200,12 @@ class PredictionTargets:
     def files(self, wildcards: Wildcards) -> dict[str, str | list[str]]:
         """Return the `artifact`, and the files `beside` it that are read with it (see `wanted`)."""
         wanted = self.wanted(wildcards.backend, wildcards.artifact, wildcards.dataset)
-        backend, path = BACKENDS[wanted.backend], f"{RESULTS}/{wanted.artifact}"
+        on_board = is_board(wanted.backend)
+        backend = BACKENDS[backend_for(wanted.artifact) if on_board else wanted.backend]
+        path = f"{RESULTS}/{wanted.artifact}"
         stem = path.removesuffix(backend.ending)
         beside = [f"{stem}{ending}" for ending in backend.beside]
-        if backend.toolchain:
+        if backend.toolchain and not on_board:
             beside.append(str(stamp_of(backend.toolchain, self.config)))
         return {"artifact": path, "beside": beside}
 

@@ -19,7 +19,7 @@ from typing import Any
 import facekiln
 from facekiln.artifact import write_text
 from facekiln.boards.latency_log import RUNTIMES
-from facekiln.boards.virtual.tools import TOOLS
+from facekiln.boards.virtual.tools import INFER, TOOLS
 from facekiln.errors import KilnError
 
 _WAIT = 5.0
@@ -70,7 +70,7 @@ def runtimes_of(chip: str, home: Path) -> dict[str, dict[str, str]]:
     if chip == HOST:
         return {name: {"tool": sys.executable} for name in RUNTIMES}
     name = next(name for starts, name in _RUNTIMES if chip.startswith(starts))
-    return {name: {"tool": str(home / "bin" / name)}}
+    return {name: {"tool": str(home / "bin" / name), "infer": str(home / "bin" / INFER)}}
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ class VirtualServer:
             write_text(
                 script,
                 f"#!/bin/sh\n# A stand-in for {name}: executes the artifact on this machine.\n"
-                f'here=$(pwd)\nfor word do\n  shift\n  [ -e "$here/$word" ] && word=$here/$word\n'
+                'here=$(pwd)\nexport FACEKILN_HERE="$here"\n'
+                f'for word do\n  shift\n  [ -e "$here/$word" ] && word=$here/$word\n'
                 f'  set -- "$@" "$word"\ndone\ncd {folder} || exit 97\n'
                 f'PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}} exec {line} "$@"\n',
             )

@@ -7,16 +7,24 @@ vendor's form: bmodels in SOPHON's C model, `.mm` in our emulator, tmfiles in ou
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from facekiln import __version__
 from facekiln.boards.virtual import forms
 from facekiln.errors import KilnError
+from facekiln.vision.preprocess import Unrounded
+
+INFER = "infer"
 
 
 def _timed(run: Callable[[], object], count: int) -> list[float]:
@@ -147,7 +155,43 @@ def nnie_forward(arguments: Sequence[str]) -> int:
     return 0
 
 
-TOOLS = {function.__name__: function for function in (bmrt_test, mm_run, tm_benchmark, nnie_forward)}
+def infer(arguments: Sequence[str]) -> int:
+    """Run pictures through an artifact, called as `facekiln.boards.infer_child` is, and told as it tells."""
+    parser = argparse.ArgumentParser(INFER, allow_abbrev=False)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--declared", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(list(arguments))
+    from facekiln.artifact import read_json
+    from facekiln.boards.infer_log import FORM
+    from facekiln.config import load_config
+    from facekiln.parity.executors import BatchStage, open_stage, run_each
+
+    declared, config = read_json(options.declared), load_config()
+    stage = open_stage(options.model, config.model(declared["model"]), config)
+    _say(f"{forms.MARK}\n{FORM}\nruntime {stage.name} {__version__}\npython {platform.python_version()}\n")
+    batch = stage.batch if isinstance(stage, BatchStage) else 1
+    _say(f"machine {platform.machine()}\nthreads {options.threads}\nbatch {batch}\nvirtual yes\n")
+    pictures = np.load(options.pictures)
+    # Floats that were resampled without rounding have a class of their own here.
+    given = pictures if pictures.dtype == np.uint8 else pictures.view(Unrounded)
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    for number, outputs in enumerate(run_each(stage, list(given)), start=1):
+        for name, value in outputs.items():
+            found.setdefault(name, []).append(value)
+        _say(f"done {number}\n")
+    kind = np.float16 if declared["half"] else np.float32
+    # What does not exist yet is not made absolute by the script that starts us.
+    output = Path(os.environ.get("FACEKILN_HERE", "."), options.output)
+    arrays: dict[str, Any] = {name: np.concatenate(each).astype(kind) for name, each in found.items()}
+    np.savez(output, **arrays)
+    _say(f"end {len(pictures)}\n")
+    return 0
+
+
+TOOLS = {function.__name__: function for function in (bmrt_test, mm_run, tm_benchmark, nnie_forward, infer)}
 
 
 def main(arguments: Sequence[str]) -> int:

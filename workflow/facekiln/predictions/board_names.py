@@ -1,0 +1,48 @@
+"""What results/predictions/board-{board}/... asks: a declared board that runs the artifact."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from facekiln.boards.infer_board import tool_on
+from facekiln.boards.settings import Board, load_boards
+from facekiln.config import known
+from facekiln.predictions.names import PredictionTargets, backend_on
+
+# The modules that decide a board's predictions; how the board is reached does not.
+BOARD_CODE = ("facekiln.predictions.one", "facekiln.boards.infer_child", "facekiln.boards.infer_log")
+
+
+class BoardTargets(PredictionTargets):
+    """Inputs and digests of predictions on boards; the rules' wildcards are board, artifact and dataset."""
+
+    def board(self, name: str, artifact: str) -> Board:
+        """Return a board, having seen that it runs such artifacts.
+
+        Raises:
+            KilnError: no such board (the nearest is suggested), or none that runs such files.
+        """
+        boards = load_boards(self.folder)
+        board = boards[known(name, boards, "board")]
+        tool_on(board, artifact)
+        return board
+
+    def files(self, wildcards: Any) -> dict[str, str | list[str]]:
+        """See `PredictionTargets.files`.
+
+        Raises:
+            KilnError: see `board` and `PredictionTargets.wanted`.
+        """
+        self.board(wildcards.board, wildcards.artifact)
+        return super().files(_as_backend(wildcards))
+
+    def digest(self, wildcards: Any) -> str:
+        """See `PredictionTargets.digest`."""
+        return super().digest(_as_backend(wildcards))
+
+
+def _as_backend(wildcards: Any) -> Any:
+    return SimpleNamespace(
+        backend=backend_on(wildcards.board), artifact=wildcards.artifact, dataset=wildcards.dataset
+    )
