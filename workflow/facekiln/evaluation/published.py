@@ -33,6 +33,7 @@ class Figure:
         protocol: the stamp's fields that the source states.
         words: the protocol in the source's terms.
         source: where it is published.
+        chip: its folder below results/, where the figure is of a chip.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Figure:
     protocol: dict[str, Any]
     words: str
     source: str
+    chip: str | None = None
 
     def differences(self, evaluation: Evaluation) -> list[str]:
         """Return in what it differs from one of ours, in words; empty where the protocols are the same."""
