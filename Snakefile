@@ -31,6 +31,7 @@ include: "workflow/rules/gates.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/sophon_table.smk"
 include: "workflow/rules/bench.smk"
+include: "workflow/rules/magicmind_table.smk"
 
 
 rule all:

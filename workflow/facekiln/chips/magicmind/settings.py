@@ -84,6 +84,24 @@ class EmulatorSettings:
 
 
 @dataclass(frozen=True)
+class TableSettings:
+    """What stands in results/tables/magicmind.md.
+
+    Attributes:
+        models: (model, size label) of the artifacts that are measured and evaluated for it.
+        batches: as names have them, of the throughput.
+        boards: of config/boards.yaml; empty takes all that have one of the cards.
+        accuracy: (evaluator, dataset) pairs, each a column.
+    """
+
+    title: str
+    models: tuple[tuple[str, str], ...]
+    batches: tuple[str, ...]
+    boards: tuple[str, ...]
+    accuracy: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class MagicmindSettings:
     """All of config/chips/magicmind.yaml that the commands read.
 
@@ -102,6 +120,7 @@ class MagicmindSettings:
     keep_float: tuple[str, ...]
     emulator: EmulatorSettings
     gate: SightLimits
+    table: TableSettings | None
 
 
 def settings_from(value: Mapping[str, Any], file: Path | str = FILE) -> MagicmindSettings:
@@ -135,6 +154,19 @@ def settings_from(value: Mapping[str, Any], file: Path | str = FILE) -> Magicmin
         keep_float=tuple(value["keep_float"]),
         emulator=EmulatorSettings(**value["emulator"]),
         gate=SightLimits(**value["gate"]),
+        table=_table(value["table"]),
+    )
+
+
+def _table(value: Mapping[str, Any] | None) -> TableSettings | None:
+    if value is None:
+        return None
+    return TableSettings(
+        title=value["title"],
+        models=tuple((one["model"], str(one["size"])) for one in value["models"]),
+        batches=tuple(map(str, value["batches"])),
+        boards=tuple(value["boards"]),
+        accuracy=tuple((one["evaluator"], one["dataset"]) for one in value["accuracy"]),
     )
 
 
