@@ -170,7 +170,7 @@ def make_tables(
 
 
 def _weights_of(model: str, config: Config, results: Path) -> str:
-    """Return what kind of weights a model has here: its checkpoint's record knows, the config may have changed."""
+    """Return what kind of weights a model has here: as its checkpoint's record says, else the config."""
     path = results / "checkpoints" / f"{model}.pth"
     record = read_record(path) if path.is_file() else None
     return str(
