@@ -25,7 +25,9 @@ rule build_magicmind:
         declared=declared("input", "outputs", "decode", "priors"),
         # What its tables show builds no file.
         settings={
-            key: value for key, value in KILN.chips["magicmind"].items() if key != "table"
+            key: value
+            for key, value in KILN.chips["magicmind"].items()
+            if key != "table"
         },
         options=lambda wildcards, input: options_of(input),
     shell:
