@@ -13,6 +13,7 @@ from facekiln.config import Config, Model
 from facekiln.data.procedural import Style, draw_scene, scene_seed
 from facekiln.errors import KilnError
 from facekiln.evaluation.gates import Verdict, skipped
+from facekiln.evaluation.pipelines import judge_points, with_worst
 from facekiln.parity.agreement import agreement
 from facekiln.parity.executors import Picture, Stage, open_stage
 from facekiln.parity.gates import judge_faces
@@ -227,7 +228,7 @@ def gate_pipelines(host: Predictions, board: Predictions, limits: dict[str, floa
     Args:
         host: the reference's predictions.
         board: the other's.
-        limits: least `found`, most `invented`, least `mean_iou`.
+        limits: least `found`, most `invented`, least `mean_iou`; of landmark models most `points`.
         score: the score from which a face counts.
 
     Raises:
@@ -256,15 +257,13 @@ def gate_pipelines(host: Predictions, board: Predictions, limits: dict[str, floa
             )
     if host.images != board.images:
         raise KilnError("the two predictions are of other pictures", value=len(board), limit=len(host))
+    subject = f"{board.meta['artifact']} ({board.meta['backend']} against {host.meta['backend']})"
+    emulated = bool(board.meta["emulated"])
+    if host.meta["resize"] == "crop":
+        return judge_points(host, board, limits, subject=subject, emulated=emulated)
     pairs = [(_as_faces(host.of(index)), _as_faces(board.of(index))) for index in range(len(host))]
-    return judge_pairs(
-        pairs,
-        limits,
-        score,
-        gate="pipelines",
-        subject=f"{board.meta['artifact']} ({board.meta['backend']} against {host.meta['backend']})",
-        emulated=bool(board.meta["emulated"]),
-    )
+    verdict = judge_pairs(pairs, limits, score, gate="pipelines", subject=subject, emulated=emulated)
+    return with_worst(verdict, host, board, pairs, score)
 
 
 def judge_pairs(

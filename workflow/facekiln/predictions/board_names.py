@@ -23,7 +23,7 @@ class BoardTargets(PredictionTargets):
         Raises:
             KilnError: no such board (the nearest is suggested), or none that runs such files.
         """
-        boards = load_boards(self.folder)
+        boards = load_boards(self._folder)
         board = boards[known(name, boards, "board")]
         tool_on(board, artifact)
         return board

@@ -171,7 +171,7 @@ class PredictionTargets:
 
     def __init__(self, config: Config, folder: Path | str = "config") -> None:
         self.config = config
-        self.folder = folder
+        self._folder = folder
 
     def wanted(self, backend: str, artifact: str, segment: str) -> Wanted:
         """Return what `results/predictions/{backend}/{artifact}/{segment}/` is.
@@ -192,7 +192,7 @@ class PredictionTargets:
         if label is None:
             Targets(self.config).checkpoint(model.name)
         name, entry = split_dataset(segment)
-        datasets = load_datasets(self.folder)
+        datasets = load_datasets(self._folder)
         declared = datasets[known(name, datasets, "dataset")]
         inference = inference_of(entry, model, self.config, label=label, artifact=f"{RESULTS}/{artifact}")
         return Wanted(backend, artifact, model, inference, declared)
