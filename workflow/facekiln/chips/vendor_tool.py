@@ -1,7 +1,7 @@
 """A vendor's own tool: here, in a container, or on another machine through ssh.
 
 Each runs in a job folder of its own, because such tools drop files into the working directory. Success is
-judged by the file that they wrote, too, by who calls.
+judged by the file that they wrote, too, by who calls. What they print is told line by line while they run.
 """
 
 from __future__ import annotations
@@ -14,20 +14,26 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from facekiln.errors import KilnError
+from facekiln.progress import log
 
 _GRACE = 10.0
+# Children that still hold the output when the tool itself has ended are waited for no longer than this.
+_LINGER = 5.0
 _LOG, _STATUS = "tool.log", "tool.status"
-# Runs a command in a folder made of the archive on standard input, and gives the folder back as an archive.
+# Runs a command in a folder made of the archive on standard input, and gives the folder back as an archive;
+# what the command prints comes on standard error as it does so.
 _REMOTE = (
     'd=$(mktemp -d) && trap \'rm -rf "$d"\' EXIT && cd "$d" && tar xf - && '
-    "{{ {command} >{log} 2>&1; echo $? >{status}; tar cf - .; }}"
+    "{{ {{ {command} 2>&1; echo $? >{status}; }} | tee {log} >&2; tar cf - .; }}"
 )
+Watch = Callable[[str], None]
 
 
 class ToolError(KilnError):
@@ -90,10 +96,10 @@ def _local(settings: ToolSettings, command: Sequence[str], key: str) -> tuple[li
     return _program(settings, command, key), environment
 
 
-def _docker(settings: ToolSettings, folder: Path, name: str) -> list[str]:
+def _docker(settings: ToolSettings, folder: Path, name: str, network: str) -> list[str]:
     if not settings.docker_image:
         raise KilnError("no image is named", where="docker.image", hint=f"name one in {settings.config_file}")
-    limits = ["--rm", "--name", name, "--network", "none", "--user", f"{os.getuid()}:{os.getgid()}"]
+    limits = ["--rm", "--name", name, "--network", network, "--user", f"{os.getuid()}:{os.getgid()}"]
     place = ["--volume", f"{folder.resolve()}:/job", "--workdir", "/job"]
     return [
         *_program(settings, [settings.docker_program], "docker.program"),
@@ -122,8 +128,43 @@ def _unpack(data: bytes, folder: Path, host: str) -> None:
         ) from error
 
 
+class _Stream(threading.Thread):
+    """Reads a pipe to its end and hands its lines on as they come."""
+
+    def __init__(self, pipe: IO[bytes], watch: Watch | None) -> None:
+        super().__init__(daemon=True)
+        self._pipe, self._watch, self._parts = pipe, watch, list[bytes]()
+        self.start()
+
+    def run(self) -> None:
+        """See `Thread.run`."""
+        for line in self._pipe:
+            self._parts.append(line)
+            if self._watch is None:
+                continue
+            # Of a bar that is drawn over and over, what stands at the end.
+            told = line.decode("utf-8", "replace").rstrip().rsplit("\r", 1)[-1].rstrip()
+            if told:
+                self._watch(told)
+
+    def data(self) -> bytes:
+        """Return all that came."""
+        return b"".join(self._parts)
+
+
+def _feed(pipe: IO[bytes], data: bytes) -> None:
+    with contextlib.suppress(OSError):  # a tool that does not read it has its own word to say
+        pipe.write(data)
+        pipe.close()
+
+
 def _run(
-    command: list[str], folder: Path, environment: dict[str, str] | None, data: bytes | None, minutes: float
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str] | None,
+    data: bytes | None,
+    minutes: float,
+    watch: tuple[Watch | None, Watch | None],
 ) -> tuple[int, bytes, bytes]:
     try:
         process = subprocess.Popen(
@@ -137,8 +178,14 @@ def _run(
         )
     except OSError as error:
         raise KilnError(f"cannot be started: {error.strerror}", file=command[0]) from error
+    assert process.stdout is not None and process.stderr is not None
+    streams = [_Stream(process.stdout, watch[0]), _Stream(process.stderr, watch[1])]
+    if process.stdin is not None:
+        threading.Thread(target=_feed, args=(process.stdin, data or b""), daemon=True).start()
     try:
-        out, told = process.communicate(data, timeout=minutes * 60)
+        process.wait(timeout=minutes * 60)
+        for stream in streams:
+            stream.join(_LINGER)
     except subprocess.TimeoutExpired:
         raise KilnError(
             "took too long; it and all its processes were ended",
@@ -152,11 +199,22 @@ def _run(
                 os.killpg(process.pid, sign)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE)
-    return process.returncode, out, told
+    return process.returncode, streams[0].data(), streams[1].data()
+
+
+def _tell(line: str) -> None:
+    log.info("  | %s", line)
 
 
 def run_tool(
-    settings: ToolSettings, command: Sequence[str], arguments: Sequence[str], folder: Path, *, key: str
+    settings: ToolSettings,
+    command: Sequence[str],
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    key: str,
+    watch: Watch = _tell,
+    network: str = "none",
 ) -> str:
     """Run a tool in a job folder and return what it printed.
 
@@ -166,6 +224,8 @@ def run_tool(
         arguments: with paths relative to the folder.
         folder: of the job; what the tool writes is there afterwards.
         key: of the command in the config, for errors.
+        watch: is given each line that the tool prints, while it runs; by default they are logged.
+        network: of a container; a tool that needs none gets none.
 
     Raises:
         KilnError: the tool, the image or the host is not there, or it took too long.
@@ -177,7 +237,7 @@ def run_tool(
             raise KilnError("no host is named", where="ssh.host", hint=f"name one in {settings.config_file}")
         line = _REMOTE.format(command=shlex.join([*command, *arguments]), log=_LOG, status=_STATUS)
         ssh = [*_program(settings, settings.ssh_program, "ssh.program"), settings.ssh_host, line]
-        status, out, told = _run(ssh, folder, None, _packed(folder), minutes)
+        status, out, told = _run(ssh, folder, None, _packed(folder), minutes, (None, watch))
         if status:
             raise _failed(settings.ssh_host, status, told.decode("utf-8", "replace"))
         _unpack(out, folder, settings.ssh_host)
@@ -185,9 +245,9 @@ def run_tool(
         status = int((folder / _STATUS).read_text().strip() or 1)
     elif settings.mode == "docker":
         name = f"facekiln-{uuid.uuid4().hex[:12]}"
-        whole = [*_docker(settings, folder, name), *command, *arguments]
+        whole = [*_docker(settings, folder, name, network), *command, *arguments]
         try:
-            status, out, told = _run(whole, folder, None, None, minutes)
+            status, out, told = _run(whole, folder, None, None, minutes, (watch, watch))
         except BaseException:
             # Killing the client leaves the container running.
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -198,7 +258,7 @@ def run_tool(
         printed = (out + told).decode("utf-8", "replace")
     else:
         program, environment = _local(settings, command, key)
-        status, out, told = _run([*program, *arguments], folder, environment, None, minutes)
+        status, out, told = _run([*program, *arguments], folder, environment, None, minutes, (watch, watch))
         printed = (out + told).decode("utf-8", "replace")
     if status:
         raise _failed(command[0], status, printed)

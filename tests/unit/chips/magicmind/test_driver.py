@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +210,119 @@ def test_a_hung_build_is_ended(tmp_path: Path, model: Model) -> None:
     (folder / DRIVER).write_text("import time; time.sleep(60)")
     with pytest.raises(KilnError, match="took too long"):
         run_job(folder, _sdk(timeout_minutes=0.01), [sys.executable])
+
+
+def _script(path: Path, body: str) -> str:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_on_a_licensed_machine_through_ssh(
+    tmp_path: Path, model: Model, calls: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What ssh does: the last argument goes to a shell there, whose folder is another."""
+    body = f'for last; do :; done; echo "$@" >{tmp_path}/asked; cd / && exec sh -c "$last"'
+    ssh = _script(tmp_path / "ssh", body)
+    sdk = _sdk(mode="ssh", ssh={"program": [ssh, "-p", "22"], "host": "licensed"})
+    folder = _job(tmp_path, model)
+    with caplog.at_level("INFO", logger="facekiln"), _heard():
+        told = run_job(folder, sdk, [sys.executable])
+    assert told["samples"] == 4 and (folder / OUTPUT).read_text().startswith("FAKE ")
+    assert (tmp_path / "asked").read_text().startswith("-p 22 licensed ")
+    assert "stage 5/6: build retinaface_640" in caplog.text and calls()[-1] == "serialize_to_file"
+
+
+def test_what_fails_on_a_licensed_machine_is_told_in_its_words(
+    tmp_path: Path, model: Model, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del calls
+    monkeypatch.setenv("FAKE_MM", "parse")
+    ssh = _script(tmp_path / "ssh", 'for last; do :; done; exec sh -c "$last"')
+    sdk = _sdk(mode="ssh", ssh={"program": [ssh], "host": "h"})
+    with pytest.raises(KilnError, match=r"Parser\.parse.*GridSample"):
+        run_job(_job(tmp_path, model), sdk, [sys.executable])
+
+
+@pytest.mark.parametrize(
+    ("remote", "network", "expected"),
+    [(None, None, "none"), ("mlu:9009", None, "bridge"), ("mlu:9009", "host", "host")],
+)
+def test_in_the_vendors_image(
+    tmp_path: Path,
+    model: Model,
+    calls: Callable[[], list[str]],
+    remote: str | None,
+    network: str | None,
+    expected: str,
+) -> None:
+    """The container has no network but where another machine calibrates, and gets the cards' devices."""
+    body = f"""echo "$@" >{tmp_path}/asked
+while [ "$1" != magicmind:1.7 ]; do [ "$1" = --volume ] && job=${{2%:/job}}; shift; done; shift
+cd "$job" && exec "$@"
+"""
+    docker = {"program": _script(tmp_path / "docker", body), "image": "magicmind:1.7", "network": network}
+    sdk = _sdk(mode="docker", docker=docker, remote=remote)
+    told = run_job(_job(tmp_path, model, remote=remote), sdk, [sys.executable], sdk.docker_network)
+    asked = (tmp_path / "asked").read_text()
+    assert f"--network {expected} " in asked and "--device=/dev/cambricon_dev0" in asked
+    assert asked.strip().endswith(f"magicmind:1.7 {sys.executable} driver.py .")
+    assert told["samples"] == 4 and ("active 0" in calls()) == (remote is None)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """The package's logger does not propagate once a command has set it up."""
+    log = logging.getLogger("facekiln")
+    kept, log.propagate = log.propagate, True
+    try:
+        yield
+    finally:
+        log.propagate = kept
+
+
+def test_the_drivers_lines_come_while_it_runs(
+    tmp_path: Path, model: Model, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It waits for a file that is made once its first stage is told: a log at the end would hang."""
+    folder = _job(tmp_path, model)
+    (folder / DRIVER).write_text(
+        "import os, time\n"
+        "say = lambda text: print(text, flush=True)\n"
+        "say('facekiln: stage 1/6: read the job'); say('SDK: hello')\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+        "for i in range(1, 4): say('facekiln: sample %d/3' % i)\n"
+        "open('result.json', 'w').write('{}'); open('model.mm', 'w').write('x')\n"
+    )
+
+    class Go(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "stage 1/6" in record.getMessage():
+                (folder / "go").touch()
+
+    handler, log = Go(), logging.getLogger("facekiln")
+    log.addHandler(handler)
+    try:
+        with caplog.at_level("INFO", logger="facekiln"), _heard():
+            run_job(folder, _sdk(timeout_minutes=0.3), [sys.executable])
+    finally:
+        log.removeHandler(handler)
+    assert "| SDK: hello" in caplog.text and "calibrating" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ('__version__ = "1.7.0"', "1.7.0"),
+        ("def get_version(): return '1.0.2'", "1.0.2"),
+        ("def version(): raise RuntimeError('no')", "unknown"),
+        ("__version__ = None\nversion = 11534336", "11534336"),
+    ],
+)
+def test_the_version_is_asked_in_every_known_way(line: str, version: str) -> None:
+    module = types.ModuleType("runtime")
+    exec(line, module.__dict__)
+    assert driver.sdk_version(module) == version
 
 
 def test_a_damaged_or_old_job(tmp_path: Path, model: Model, calls: Callable[[], list[str]]) -> None:

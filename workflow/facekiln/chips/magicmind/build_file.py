@@ -227,7 +227,7 @@ def _by_sdk(
         log.info(
             "MagicMind    %s, %s, batch %s, by %s", wanted.name, wanted.precision, batch, settings.sdk.mode
         )
-        told = run_job(folder, settings.sdk, settings.sdk.python)
+        told = run_job(folder, settings.sdk, settings.sdk.python, settings.sdk.docker_network)
         _check_inputs(told, size, batch, settings, output)
         with atomic_path(output) as part:
             shutil.copyfile(folder / OUTPUT, part)

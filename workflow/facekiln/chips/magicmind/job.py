@@ -20,8 +20,11 @@ from facekiln.artifact import read_json, write_json
 from facekiln.chips.magicmind import driver
 from facekiln.chips.vendor_tool import ToolError, ToolSettings, run_tool
 from facekiln.errors import KilnError
+from facekiln.progress import log, progress_bar
 
 OUTPUT, SAMPLES, DRIVER = "model.mm", "samples.npy", "driver.py"
+_STAGE = re.compile(r"facekiln: ((?:stage \d+/\d+|note): .*)")
+_SAMPLE = re.compile(r"facekiln: sample (\d+)/(\d+)")
 _FAILED = re.compile(r"^facekiln: failed: (\{.*\})\s*$", re.MULTILINE)
 
 
@@ -104,20 +107,59 @@ def write_job(folder: Path, job: Job) -> None:
     )
 
 
-def run_job(folder: Path, tools: ToolSettings, python: Sequence[str]) -> dict[str, Any]:
+class _Progress:
+    """The driver's lines while it runs: its stages and notes in the log, its samples as a bar."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __call__(self, line: str) -> None:
+        """Take a line; what is not the driver's is the SDK's own."""
+        if found := _SAMPLE.fullmatch(line):
+            done, total = int(found[1]), int(found[2])
+            if self._bar is None:
+                self._bar = progress_bar(total, "calibrating", "picture")
+            self._bar.update(max(0, done - self._bar.n))
+            return
+        self.close()
+        ours = _STAGE.fullmatch(line)
+        if ours or not line.startswith("facekiln: "):
+            log.info("MagicMind    %s" if ours else "  | %s", ours[1] if ours else line)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def run_job(
+    folder: Path, tools: ToolSettings, python: Sequence[str], network: str = "none"
+) -> dict[str, Any]:
     """Run the driver in a job folder by the SDK's interpreter; return what result.json says.
+
+    Args:
+        folder: see `write_job`.
+        tools: where the SDK is.
+        python: its interpreter.
+        network: of a container.
 
     Raises:
         KilnError: the interpreter, the image or the host is not there; the SDK is not, or it refused, with
             its own words and the call; it took too long; it ended without a model.
     """
+    progress = _Progress()
     try:
-        printed = run_tool(tools, python, [DRIVER, "."], folder, key="sdk.python")
+        printed = run_tool(
+            tools, python, [DRIVER, "."], folder, key="sdk.python", watch=progress, network=network
+        )
     except ToolError as error:
         told = _FAILED.search(error.printed)
         if not told:
             raise
         raise _failure(json.loads(told[1])) from error
+    finally:
+        progress.close()
     result = folder / driver.RESULT
     if not result.is_file() or not (folder / OUTPUT).is_file():
         last = [line for line in printed.splitlines() if line.strip()][-3:]

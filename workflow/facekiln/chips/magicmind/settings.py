@@ -30,6 +30,7 @@ class SdkSettings:
         python: the interpreter that the SDK is installed in, with its arguments.
         device: number of the MLU that calibrates.
         remote: address of a machine that calibrates in its place, "host:port".
+        docker_network: of the container; it needs one only where another machine calibrates.
     """
 
     mode: str
@@ -43,6 +44,7 @@ class SdkSettings:
     timeout_minutes: float
     device: int
     remote: str | None
+    docker_network: str = "none"
     config_file: str = f"config/{FILE}"
 
 
@@ -147,6 +149,7 @@ def settings_from(value: Mapping[str, Any], file: Path | str = FILE) -> Magicmin
             timeout_minutes=float(sdk["timeout_minutes"]),
             device=sdk["device"],
             remote=sdk["remote"],
+            docker_network=docker["network"] or ("bridge" if sdk["remote"] else "none"),
         ),
         build=BuildSettings(**value["build"]),
         calibration=CalibrationSettings(**value["calibration"]),
