@@ -337,7 +337,7 @@ def test_status_and_check_tell_of_the_board(config: Path, sshd: Sshd) -> None:
 
 
 def test_add_pins_a_key_that_was_confirmed(sshd: Sshd, config: Path, tmp_path: Path) -> None:
-    from facekiln.boards.session import fingerprint
+    from facekiln.boards.login import fingerprint
 
     file = config / "boards.yaml"
     file.write_text("# mine\nboards:\n")

@@ -20,8 +20,9 @@ from facekiln.boards.faults import (
     Unreachable,
     Unsupported,
 )
+from facekiln.boards.login import fingerprint, offered_host_key
 from facekiln.boards.script import BoardScript
-from facekiln.boards.session import Session, fingerprint, offered_host_key
+from facekiln.boards.session import Session
 from facekiln.boards.settings import Address, Board
 from support.sshd import Proxy, Sshd, make_key, running_sshd
 

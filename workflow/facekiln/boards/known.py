@@ -11,7 +11,7 @@ import yaml
 
 from facekiln.artifact import write_text
 from facekiln.boards.faults import HostKeyFault
-from facekiln.boards.session import fingerprint
+from facekiln.boards.login import fingerprint
 from facekiln.boards.settings import boards_from
 from facekiln.errors import KilnError
 

@@ -6,42 +6,23 @@ SFTP server, and a plain channel is faster, since nothing waits for acknowledgem
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import paramiko
 
-from facekiln.boards.faults import (
-    AccessRefused,
-    BoardFault,
-    ConnectionLost,
-    HostKeyFault,
-    Unreachable,
-    Unsupported,
-)
-from facekiln.boards.settings import Address, Board
-
-# Its transport thread prints tracebacks for every cut connection; what matters comes as an exception.
-logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+from facekiln.boards.faults import BoardFault, ConnectionLost, Unsupported
+from facekiln.boards.login import logged_in, tcp_to, tunnel
+from facekiln.boards.settings import Board
 
 Feed = bytes | Callable[[], Iterable[bytes | memoryview]]
 
-# Bytes that the board may send ahead. Measured on loopback: 2 MB makes sshd wait for us, and with 16 MB and
-# more it shifts its own buffer about; 4 MB is the fastest.
-_WINDOW = 1 << 22
 _CHUNK = 1 << 18
-_KEEPALIVE = 15  # seconds
-# AES-GCM is authenticated in one pass; paramiko prefers CTR with a separate HMAC, which takes twice the time.
-_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
-_RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 _SENTINEL = re.compile(rb"\nkiln-exit:(\d+)\n?$")
 
 
@@ -52,22 +33,6 @@ class Completed:
     status: int
     stdout: bytes
     stderr: bytes
-
-
-def fingerprint(host_key: str) -> str:
-    """Return "SHA256:..." of "type base64", as `ssh-keygen -lf` prints it."""
-    kind, _, text = host_key.partition(" ")
-    try:
-        key = paramiko.PKey.from_type_string(kind, _decoded(text))
-        return str(key.fingerprint)
-    except (paramiko.SSHException, ValueError, TypeError) as error:
-        raise HostKeyFault(f"is not a public key: {error}", value=host_key) from error
-
-
-def _decoded(text: str) -> bytes:
-    import base64
-
-    return base64.b64decode(text, validate=True)
 
 
 class Session:
@@ -244,40 +209,9 @@ class Session:
     def _logged_in(self) -> paramiko.Transport:
         board = self.board
         if board.jump is None:
-            return _transport(self._address, self._socket(self._address), board)
-        self._jump = _transport(board.jump, self._socket(board.jump), board)
-        try:
-            channel = self._jump.open_channel(
-                "direct-tcpip",
-                (self._address.host, self._address.port),
-                ("127.0.0.1", 0),
-                timeout=board.limits.connect_seconds,
-            )
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise Unreachable(
-                f"the jump host {board.jump} does not reach {self._address}: {error}",
-                file=board.name,
-                hint=f"try it: `ssh -J {board.jump} {self._address.user}@{self._address.host}`",
-            ) from error
-        return _transport(self._address, channel, board)
-
-    def _socket(self, address: Address) -> socket.socket:
-        limits = self.board.limits
-        try:
-            connected = socket.create_connection((address.host, address.port), timeout=limits.connect_seconds)
-        except OSError as error:
-            raise Unreachable(
-                f"{address} cannot be reached: {error}",
-                file=self.board.name,
-                hint="is it up, and host and port right in config/boards.yaml?",
-            ) from error
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # paramiko's keepalive waits for no answer, so the kernel has to tell that nobody acknowledges.
-            limit = int(1000 * max(limits.stall_seconds, 2))
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit)
-        return connected
+            return logged_in(self._address, tcp_to(self._address, board), board)
+        self._jump = logged_in(board.jump, tcp_to(board.jump, board), board)
+        return logged_in(self._address, tunnel(self._jump, self._address, board), board)
 
 
 def _drain(channel: paramiko.Channel, take: Callable[[bytes], object]) -> None:
@@ -292,141 +226,3 @@ def _drain(channel: paramiko.Channel, take: Callable[[bytes], object]) -> None:
             take(chunk)
     except (OSError, paramiko.SSHException):
         return
-
-
-def _transport(address: Address, link: socket.socket | paramiko.Channel, board: Board) -> paramiko.Transport:
-    limits = board.limits
-    transport = paramiko.Transport(link, default_window_size=_WINDOW)  # type: ignore[arg-type, unused-ignore]
-    transport.daemon = True
-    transport.banner_timeout = limits.connect_seconds
-    transport.auth_timeout = limits.connect_seconds
-    options = transport.get_security_options()
-    fast = [cipher for cipher in _CIPHERS if cipher in options.ciphers]
-    options.ciphers = [*fast, *(cipher for cipher in options.ciphers if cipher not in fast)]
-    if address.host_key:
-        kind = address.host_key.split(" ")[0]
-        wanted = [name for name in options.key_types if name == kind or (kind == "ssh-rsa" and name in _RSA)]
-        options.key_types = [*wanted, *(name for name in options.key_types if name not in wanted)]
-    try:
-        transport.start_client(timeout=limits.connect_seconds)
-        _check_host_key(transport, address, board.name)
-        _log_in(transport, address, board.name)
-    except paramiko.ssh_exception.IncompatiblePeer as error:
-        transport.close()
-        raise Unsupported(
-            f"{address} has no algorithm in common with us: {error}",
-            file=board.name,
-            hint="servers that know only SHA-1 (ssh-rsa, group14-sha1) need `pip install 'paramiko<5'`",
-        ) from error
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        transport.close()
-        raise Unreachable(
-            f"{address} does not answer as an SSH server: {str(error) or type(error).__name__}",
-            file=board.name,
-            hint="is an SSH server behind that port?",
-        ) from error
-    except BaseException:
-        transport.close()
-        raise
-    transport.set_keepalive(_KEEPALIVE)
-    return transport
-
-
-def host_key_of(transport: paramiko.Transport) -> str:
-    """Return the server's key as "type base64"."""
-    key = transport.get_remote_server_key()
-    return f"{key.get_name()} {key.get_base64()}"
-
-
-def _check_host_key(transport: paramiko.Transport, address: Address, board: str) -> None:
-    seen = host_key_of(transport)
-    if address.host_key is None:
-        raise HostKeyFault(
-            f"no host key is pinned for {address}; it shows {fingerprint(seen)}",
-            file=board,
-            hint="compare it on the board (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub), "
-            f"then `facekiln board add {board}`",
-        )
-    if seen != address.host_key:
-        raise HostKeyFault(
-            f"{address} has another host key than the pinned one; nothing was sent",
-            file=board,
-            value=fingerprint(seen),
-            limit=fingerprint(address.host_key),
-            hint=f"if the board was installed anew: compare, then `facekiln board add {board} --replace`; "
-            "else somebody may stand between",
-        )
-
-
-def _log_in(transport: paramiko.Transport, address: Address, board: str) -> None:
-    keys = [_key_of(address.key, board)] if address.key else list(paramiko.Agent().get_keys())
-    if not keys:
-        raise AccessRefused("the agent holds no key", file=board, hint="`ssh-add`, or name a `key:` file")
-    refusals = []
-    for key in keys:
-        try:
-            if not transport.auth_publickey(address.user, key):
-                return
-            refusals.append("it wants a second factor")
-        except paramiko.AuthenticationException as error:
-            refusals.append(str(error))
-    raise AccessRefused(
-        f"{address} refuses {address.key or 'every key of the agent'}: {', '.join(sorted(set(refusals)))}",
-        file=board,
-        hint="append the public key to ~/.ssh/authorized_keys there (`ssh-copy-id`); passwords are not used",
-    )
-
-
-def _key_of(path: str, board: str) -> paramiko.PKey:
-    try:
-        return paramiko.PKey.from_path(Path(path))
-    except FileNotFoundError as error:
-        raise AccessRefused(
-            "there is no such key file",
-            file=board,
-            where=path,
-            hint="`ssh-keygen -t ed25519`, or name another",
-        ) from error
-    except (paramiko.SSHException, ValueError, TypeError, OSError) as error:
-        raise AccessRefused(
-            f"the key cannot be used: {error}",
-            file=board,
-            where=path,
-            hint="a key with a passphrase belongs into an agent: `ssh-add`, and `agent: true`",
-        ) from error
-
-
-def offered_host_key(board: Board, address: Address, through: Address | None = None) -> str:
-    """Return the key that a server offers, as "type base64", without logging in to it.
-
-    Args:
-        board: for its limits and name.
-        address: of the server.
-        through: the jump host, whose key must be pinned.
-
-    Raises:
-        BoardFault: see `Session.connect`.
-    """
-    session = Session(board)
-    try:
-        link: socket.socket | paramiko.Channel
-        if through is None:
-            link = session._socket(address)
-        else:
-            session._jump = _transport(through, session._socket(through), board)
-            link = session._jump.open_channel(
-                "direct-tcpip",
-                (address.host, address.port),
-                ("127.0.0.1", 0),
-                timeout=board.limits.connect_seconds,
-            )
-        transport = paramiko.Transport(link)  # type: ignore[arg-type, unused-ignore]
-        try:
-            transport.start_client(timeout=board.limits.connect_seconds)
-            return host_key_of(transport)
-        finally:
-            transport.close()
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        raise Unreachable(f"{address} does not answer as an SSH server: {error}", file=board.name) from error
-    finally:
-        session.close()

@@ -136,7 +136,7 @@ def _say(text: str) -> None:
 
 def _add(options: argparse.Namespace) -> None:
     from facekiln.boards.known import add_entry, pin
-    from facekiln.boards.session import offered_host_key
+    from facekiln.boards.login import offered_host_key
     from facekiln.boards.settings import FILE, boards_from, load_boards
 
     file = options.config / FILE
@@ -215,7 +215,7 @@ def _refuse_changes(options: argparse.Namespace, board: Board) -> None:
 
 def _confirm(address: Address, key: str, wanted: str | None, option: str) -> None:
     from facekiln.boards.faults import HostKeyFault
-    from facekiln.boards.session import fingerprint
+    from facekiln.boards.login import fingerprint
 
     shown = fingerprint(key)
     _say(f"{address} shows the host key\n  {key.split(' ')[0]} {shown}")
