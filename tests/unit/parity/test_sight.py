@@ -10,7 +10,14 @@ import pytest
 
 from facekiln.config import Model, load_config
 from facekiln.errors import GateError
-from facekiln.parity.sight import SightLimits, judge_sight, measure_sight, told_sight
+from facekiln.parity.measure import measure
+from facekiln.parity.sight import (
+    SightLimits,
+    cosine_of_differences,
+    judge_sight,
+    measure_sight,
+    told_sight,
+)
 from facekiln.vision.priors import make_priors
 
 LIMITS = SightLimits(0.8, 0.2, 0.9, 16)
@@ -66,6 +73,36 @@ def test_landmark_models_are_judged_by_cosine(cosines: dict[str, float]) -> None
     judge_sight({"faces": None, "cosine": {"pose": 0.99, "landms": 0.999}}, LIMITS, "x", "hint")
     with pytest.raises(GateError, match="'pose'"):
         judge_sight({"faces": None, "cosine": cosines}, LIMITS, "x", "hint")
+
+
+def test_one_mean_face_for_every_picture_is_blindness(root: Path) -> None:
+    """Its plain cosine is far above the limit: landmarks are coordinates around the crop's middle."""
+    landmarks = load_config(root / "config").model("ghostone")
+    random = np.random.default_rng(5)
+    middle = random.uniform(0.2, 0.8, (1, 196))
+    answers = [(middle + random.normal(0, 0.05, middle.shape)).astype(np.float32) for _ in range(8)]
+    feeds = [np.full((1, 3, 112, 112), number, np.float32) for number in range(8)]
+
+    def real(feed: np.ndarray) -> dict[str, np.ndarray]:
+        return {"output": answers[int(feed.flat[0])]}
+
+    def rounded(feed: np.ndarray) -> dict[str, np.ndarray]:
+        return {"output": np.round(real(feed)["output"] * 64) / 64}
+
+    def blind(_: np.ndarray) -> dict[str, np.ndarray]:
+        return {"output": middle.astype(np.float32)}
+
+    assert min(measure(one, middle).cosine for one in answers) > 0.97
+    judge_sight(measure_sight(real, rounded, feeds, landmarks, (112, 112)), LIMITS, "x", "hint")
+    with pytest.raises(GateError, match="unlike"):
+        judge_sight(measure_sight(real, blind, feeds, landmarks, (112, 112)), LIMITS, "x", "hint")
+
+
+def test_where_all_pictures_are_alike_the_plain_cosine_counts() -> None:
+    one = np.array([[1.0, 2.0]], np.float32)
+    assert cosine_of_differences([(one, one)] * 3) == pytest.approx(1)
+    assert cosine_of_differences([(one, np.array([[2.0, -1.0]], np.float32))]) == pytest.approx(0)
+    assert cosine_of_differences([(one, one * np.nan), (one + 1, one)]) == 0
 
 
 @pytest.fixture
