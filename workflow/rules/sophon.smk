@@ -55,7 +55,7 @@ rule compile_sophon:
         tolerance=checked(SOPHON.tolerance),
         tables=checked(SOPHON.table_options),
         pictures=checked(SOPHON.gate_options),
-        gate=KILN.chips["sophon"]["gate"],
+        gate=checked(SOPHON.gate),
         code_of_gate=fingerprint("facekiln.chips.sophon.sight"),
     shell:
         "facekiln --log {log} sophon compile $(dirname {input.top:q}) {params.tables} {params.pictures}"

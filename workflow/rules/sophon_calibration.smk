@@ -6,6 +6,7 @@ SOPHON_TOP = "results/sophon/mlir/{model}_{size}_{batch}b/"
 rule calibrate_sophon:
     input:
         unpack(checked(SOPHON.for_calibrate)),
+        environment=SOPHON_READY,
     output:
         r"results/sophon/calibration/{model}_{size}_{batch,\d+}b.table",
     log:
@@ -20,7 +21,7 @@ rule calibrate_sophon:
     params:
         code=fingerprint("facekiln.chips.sophon.calibrate"),
         declared=declared("input"),
-        settings=KILN.chips["sophon"]["calibrate"],
+        settings=SOPHON.calibration(),
         tool=or_stop(SOPHON.identity),
         single=lambda wildcards, input: (
             f"--single {input.single}" if "single" in input.keys() else ""
@@ -43,7 +44,7 @@ rule plan_sophon:
     threads: 2
     params:
         code=fingerprint("facekiln.chips.sophon.plan"),
-        settings=KILN.chips["sophon"]["mixed"],
+        settings=checked(SOPHON.plan),
         given=checked(SOPHON.plan_options),
     shell:
         "facekiln --log {log} sophon plan {input.top} --chip {wildcards.chip} --onnx {input.onnx} {params.given}"

@@ -1,12 +1,15 @@
 """What SOPHON's rules are made from."""
 
 from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from facekiln.chips.sophon.targets import SophonTargets
-from facekiln.config import load_config
+from facekiln.config import Config, load_config
 from facekiln.errors import KilnError
 
 
@@ -61,3 +64,63 @@ def test_the_tolerance_is_of_the_precision(targets: SophonTargets) -> None:
 def test_another_release_is_another_stamp(targets: SophonTargets) -> None:
     assert targets.identity()["lock"] in targets.stamp()
     assert targets.stamp().endswith(".ready")
+
+
+def changed(root: Path, change: Callable[[dict[str, Any]], None]) -> SophonTargets:
+    config: Config = load_config(root / "config")
+    change(config.chips["sophon"])
+    return SophonTargets(config)
+
+
+def triggers(targets: SophonTargets, chip: str, precision: str) -> list[Any]:
+    named = wildcards(chip=chip, precision=precision)
+    report = f"sophon/{chip}/retinaface_640_{precision}_1b.bmodel"
+    table = [targets.calibration(), targets.plan(named)] if precision == "int8" else []
+    return [*table, targets.tolerance(named), targets.gate(named), targets.run_settings(report)]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "concerned"),
+    [
+        # How long a job may take changes no byte of it.
+        ("calibrate", "timeout_minutes", 1, set()),
+        ("mixed", "timeout_minutes", 1, set()),
+        ("run", "timeout_minutes", 1, set()),
+        ("mixed", "expected_cosine", 0.5, set()),
+        ("calibrate", "method", "ours:kl", {"bm1684 int8", "bm1688 int8"}),
+        ("mixed", "keep_float", {"bm1684": ["heads"], "bm1688": ["stem:23", "heads"]}, {"bm1684 int8"}),
+        ("mixed", "most_layers", 2, {"bm1684 int8", "bm1688 int8"}),
+        ("mixed", "by", "tool:fast_search", {"bm1684 int8", "bm1688 int8"}),
+        ("gate", "least_faces", 0.5, {"bm1684 int8", "bm1688 int8"}),
+        ("run", "twin", {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-3}, {"bm1684 fp32"}),
+    ],
+)
+def test_a_setting_makes_again_what_it_decides(
+    root: Path, section: str, key: str, value: Any, concerned: set[str]
+) -> None:
+    before = SophonTargets(load_config(root / "config"))
+    after = changed(root, lambda chip: chip[section].update({key: value}))
+    files = [("bm1684", "fp32"), ("bm1684", "int8"), ("bm1688", "fp16"), ("bm1688", "int8")]
+    found = {f"{one} {two}" for one, two in files if triggers(before, one, two) != triggers(after, one, two)}
+    assert found == concerned
+
+
+def test_an_int8_file_is_judged_anew_where_faces_are_decoded_otherwise(root: Path) -> None:
+    config = load_config(root / "config")
+    before = SophonTargets(config).gate(wildcards())
+    model = config.models["retinaface"]
+    config.models["retinaface"] = replace(model, decode=replace(model.decode, score_threshold=0.3))
+    assert SophonTargets(config).gate(wildcards()) != before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch": "04"}, {"cores": "_1core"}, {"cores": "_02core"}, {"batch": "01", "cores": "_2core"}],
+)
+def test_a_file_has_one_name(targets: SophonTargets, changes: dict[str, str]) -> None:
+    """Else one file would be compiled twice, and `_1core` has no twin, no row and no parity."""
+    with pytest.raises(KilnError, match="another name of a file"):
+        targets.for_compile(wildcards(**changes))
+    if "batch" in changes:
+        with pytest.raises(KilnError, match="is spelled"):
+            targets.for_transform(wildcards(**changes))

@@ -69,7 +69,20 @@ def artifact_of(path: Path | str, config: Config, settings: SophonSettings) -> A
         int(found["cores"] or 1),
     )
     check_artifact(artifact, config, settings)
+    check_spelling(Path(path).name, artifact)
     return artifact
+
+
+def check_spelling(name: str, artifact: Artifact) -> None:
+    """Refuse a second name of one file, as `_01b` and `_1core` would be.
+
+    Raises:
+        KilnError: names the one that it has.
+    """
+    if name != f"{artifact.stem}.bmodel":
+        raise KilnError(
+            "is another name of a file that has one", file=name, hint=f"ask for results/{artifact.path}"
+        )
 
 
 def check_batch(batch: int, settings: SophonSettings) -> None:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Protocol
 
-from facekiln.chips.sophon.artifacts import Artifact, artifact_of, check_artifact, check_batch
+from facekiln.chips.sophon.artifacts import (
+    Artifact,
+    artifact_of,
+    check_artifact,
+    check_batch,
+    check_spelling,
+)
 from facekiln.chips.sophon.environment import wanted
 from facekiln.chips.sophon.settings import settings_from
 from facekiln.config import Config, known
+from facekiln.errors import KilnError
 from facekiln.targets import RESULTS, Targets
 
 _ROOM = f"{RESULTS}/sophon"
@@ -45,6 +52,25 @@ class SophonTargets:
         """Return the tolerance of a rule's `precision`, a rerun trigger."""
         return list(self.settings.deploy.tolerance[self.artifact(wildcards).precision])
 
+    def calibration(self) -> tuple[str, str]:
+        """Return what decides a calibration table's bytes of its settings, a rerun trigger."""
+        return self.settings.calibrate.method, self.settings.calibrate.search
+
+    def plan(self, wildcards: Any) -> list[Any]:
+        """Return what decides a chip's qtable of the settings, a rerun trigger: nothing of other chips."""
+        mixed, chip = self.settings.mixed, wildcards.chip
+        float_type = mixed.precision.get(chip)
+        if mixed.by == "ours":
+            return [mixed.by, float_type, mixed.most_layers, list(mixed.keep_float.get(chip, ()))]
+        return [mixed.by, float_type, mixed.most_layers, mixed.expected_cosine, self.identity()]
+
+    def gate(self, wildcards: Wildcards) -> list[str]:
+        """Return what decides whether an int8 file sees, a rerun trigger; empty for other precisions."""
+        if self.artifact(wildcards).precision != "int8":
+            return []
+        model = self.config.model(wildcards.model)
+        return [repr(self.settings.gate), model.digest("decode", "priors")]
+
     def artifact(self, wildcards: Wildcards) -> Artifact:
         """Return what a rule's wildcards name.
 
@@ -62,11 +88,22 @@ class SophonTargets:
             int(cores or 1),
         )
         check_artifact(artifact, self.config, self.settings)
+        check_spelling(
+            f"{wildcards.model}_{wildcards.size}_{wildcards.precision}_{wildcards.batch}b{wildcards.cores}.bmodel",
+            artifact,
+        )
         return artifact
+
+    def _batch(self, wildcards: Any) -> int:
+        batch = int(wildcards.batch)
+        check_batch(batch, self.settings)
+        if wildcards.batch != str(batch):
+            raise KilnError(f"is spelled {batch}b", value=f"{wildcards.batch}b")
+        return batch
 
     def for_transform(self, wildcards: Any) -> dict[str, str]:
         """Return what a top.mlir is made from."""
-        check_batch(int(wildcards.batch), self.settings)
+        self._batch(wildcards)
         self._targets.check_size_for_chip("sophon", wildcards.model, wildcards.size)
         name = f"{wildcards.model}_{wildcards.size}"
         return {
@@ -95,7 +132,7 @@ class SophonTargets:
 
     def for_calibrate(self, wildcards: Any) -> dict[str, str]:
         """Return what a calibration table is made from; a batch's has that of single pictures beside it."""
-        check_batch(int(wildcards.batch), self.settings)
+        self._batch(wildcards)
         self._targets.check_size_for_chip("sophon", wildcards.model, wildcards.size)
         name = f"{wildcards.model}_{wildcards.size}"
         top = f"{_ROOM}/mlir/{name}_{wildcards.batch}b"
@@ -177,7 +214,11 @@ class SophonTargets:
 
     def run_settings(self, artifact: str) -> str:
         """Return the settings that a .bmodel's parity report depends on, a rerun trigger; else nothing."""
-        return repr(self.settings.run) if artifact.endswith(".bmodel") else ""
+        if not artifact.endswith(".bmodel"):
+            return ""
+        run = self.settings.run
+        precision = artifact_of(artifact, self.config, self.settings).precision
+        return f"twin {run.twin[precision]:g}, batch {run.batch[precision]:g}"
 
     def threads_of(self, artifact: str, backend: str = "sophon-cmodel") -> int:
         """Return the threads that a rule that runs an artifact asks for.
