@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from facekiln.commands import add_config, add_verb
+from facekiln.commands.magicmind_infer import add_infer_verb
 from facekiln.commands.magicmind_table import add_table_verb
 
 
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--size", required=True, help="a size label of the model")
     run.add_argument("--output", type=Path, metavar="FOLDER", help="write each output as .npy")
     add_config(run)
+    add_infer_verb(verbs)
     add_table_verb(verbs)
 
 

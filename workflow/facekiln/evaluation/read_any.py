@@ -62,8 +62,20 @@ def described(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
+def _events_of(folder: Path) -> Path:
+    """Return where the event folders are: Cambricon's `infer` puts `pred_txts` (and `images`) above them.
+
+    It repeats the pictures' path below the folder that it was given: `pred_txts/images/{event}` of WIDER_val.
+    """
+    place = folder / "pred_txts" if (folder / "pred_txts").is_dir() else folder
+    entries = [entry for entry in place.iterdir() if not entry.name.startswith(".")]
+    if [entry.name for entry in entries] == ["images"] and entries[0].is_dir():
+        return entries[0]
+    return place
+
+
 def read_any(path: Path, truth: Truth, *, official: bool, boxes: str = "float") -> Detections:
-    """Read event folders of text files, a folder of predictions of ours, one .json or one .parquet.
+    """Read event folders of text files (`pred_txts` too), predictions of ours, one .json or one .parquet.
 
     Args:
         path: the folder or file.
@@ -85,7 +97,7 @@ def read_any(path: Path, truth: Truth, *, official: bool, boxes: str = "float") 
             raise KilnError("is an empty folder", file=path, limit=forms, hint=_NEXT)
         from facekiln.evaluation.read_text import read_text
 
-        return read_text(path, truth, official=official)
+        return read_text(_events_of(path), truth, official=official)
     if path.is_file() and path.suffix == ".json":
         from facekiln.evaluation.read_json import read_json as read_detections
 

@@ -160,6 +160,18 @@ def test_other_frameworks(
     assert calls()[0] == first
 
 
+def test_nodes_that_the_parser_names_otherwise_are_found_by_their_place(
+    tmp_path: Path, model: Model, python: str, calls: Callable[[], list[str]]
+) -> None:
+    wanted = {"/body/stem/Conv": "FLOAT16", "conv2": "FLOAT32"}
+    job = _job(tmp_path, model, precisions=wanted, places={"/body/stem/Conv": 0, "conv2": 1})
+    assert run_job(job, _sdk(), [python])["precisions"] == ["conv1", "conv2"]
+    assert [line for line in calls() if line.startswith("set_precision")] == [
+        "set_precision conv1 0 FLOAT16",
+        "set_precision conv2 0 FLOAT32",
+    ]
+
+
 def test_an_older_release_gets_names_alone(
     tmp_path: Path, model: Model, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,7 +342,7 @@ def test_a_damaged_or_old_job(tmp_path: Path, model: Model, calls: Callable[[], 
     whole = (folder / driver.JOB).read_text()
     for text, message in (
         ("{", "cannot be read"),
-        (whole.replace('"version": 1', '"version": 9'), "version 9"),
+        (whole.replace('"version": 2', '"version": 9'), "version 9"),
         (whole.replace('"kind"', '"sort"'), "no `kind`"),
     ):
         (folder / driver.JOB).write_text(text)

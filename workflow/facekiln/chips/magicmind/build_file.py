@@ -16,7 +16,7 @@ from facekiln.artifact import atomic_path, sha256_of
 from facekiln.chips.magicmind import driver
 from facekiln.chips.magicmind.build_config import build_config, shape_of
 from facekiln.chips.magicmind.container import EmulatedModel, write_emulated
-from facekiln.chips.magicmind.emulate import emulate, insert_normalisation, kept_in_float
+from facekiln.chips.magicmind.emulate import emulate, insert_normalisation, kept_in_float, stem_and_heads
 from facekiln.chips.magicmind.job import OUTPUT, Job, run_job, write_job
 from facekiln.chips.magicmind.names import QUANTISED, Batch, check_precision
 from facekiln.chips.magicmind.runtime import MagicmindRuntime
@@ -261,9 +261,12 @@ def _job(
         if settings.calibration.samples == "raw":
             declared = wanted.model.input
             samples = to_card(samples, declared.mean, declared.scale).transpose(0, 3, 1, 2).astype(np.float32)
-    precisions = dict(settings.precisions)
+    precisions, places = dict(settings.precisions), dict[str, int]()
     if samples is not None and settings.keep_float:
-        kept = kept_in_float(load_onnx(sources[0]), settings.keep_float)
+        plain = load_onnx(sources[0])
+        kept = kept_in_float(plain, settings.keep_float)
+        # The SDK's parsers may name nodes their own way; the first two stand first in every form.
+        places = {name: place for place, name in enumerate(stem_and_heads(plain)[0])}
         precisions = {**dict.fromkeys(sorted(kept), "FLOAT16"), **precisions}
     return Job(
         name=wanted.name,
@@ -277,6 +280,7 @@ def _job(
         device=settings.sdk.device,
         remote=settings.sdk.remote,
         precisions=precisions,
+        places=places,
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 JOB, RESULT = "job.json", "result.json"
-VERSION = 1
+VERSION = 2
 _KINDS = {"onnx": "kOnnx", "torchscript": "kPytorch", "caffe": "kCaffe"}
 _ALGORITHMS = {"linear": "LINEAR_ALGORITHM", "eqnm": "EQNM_ALGORITHM"}
 _STAGES = 6
@@ -85,7 +85,17 @@ def read_job(folder: Path) -> dict[str, Any]:
             f"the job is of version {job.get('version')}, the driver of {VERSION}",
             hint="write the job folder again with the facekiln that this driver came with",
         )
-    for key in ("name", "kind", "files", "inputs", "build_config", "calibration", "precisions", "output"):
+    for key in (
+        "name",
+        "kind",
+        "files",
+        "inputs",
+        "build_config",
+        "calibration",
+        "precisions",
+        "places",
+        "output",
+    ):
         if key not in job:
             raise Fault(f"job.json has no `{key}`", hint="write the job folder again")
     for name in job["files"]:
@@ -167,14 +177,29 @@ def configure(mm: Any, job: dict[str, Any]) -> Any:
     return config
 
 
-def set_precisions(mm: Any, network: Any, wanted: dict[str, str]) -> list[str]:
-    """Set the precision of the nodes that the plan names; return those that were set."""
+def set_precisions(mm: Any, network: Any, wanted: dict[str, str], places: dict[str, int]) -> list[str]:
+    """Set the precision of the nodes that the plan names; return those that were set, by the SDK's names.
+
+    A parser may name nodes its own way. Of the plan's nodes some are known by their place, too: the number of
+    a convolution in the order of computation.
+    """
     if not wanted:
         return []
-    nodes = {}
+    nodes, convolutions = {}, []
     for node in network.get_all_nodes_in_network():
         nodes[node.get_node_name()] = node
-    missing = sorted(set(wanted) - set(nodes))
+        if "conv" in str(node.get_node_type()).lower():
+            convolutions.append(node.get_node_name())
+    kinds, missing = {}, []
+    for name in sorted(wanted):
+        place = places.get(name, len(convolutions))
+        if name in nodes:
+            kinds[name] = wanted[name]
+        elif place < len(convolutions):
+            kinds.setdefault(convolutions[place], wanted[name])
+            tell(f"note: {name} is {convolutions[place]} here, by its place")
+        else:
+            missing.append(name)
     if missing:
         raise Fault(
             "the plan names nodes that the parsed network has not: " + ", ".join(missing[:5]),
@@ -182,11 +207,11 @@ def set_precisions(mm: Any, network: Any, wanted: dict[str, str]) -> list[str]:
             f"has {len(nodes)}: " + ", ".join(sorted(nodes)[:20]),
             "name them as here in `precisions` of config/chips/magicmind.yaml",
         )
-    for name in sorted(wanted):
-        kind = attribute(mm.DataType, wanted[name], "DataType")
+    for name, wanted_kind in sorted(kinds.items()):
+        kind = attribute(mm.DataType, wanted_kind, "DataType")
         check(nodes[name].set_precision(0, kind), f"set_precision({name})")
         check(nodes[name].set_output_type(0, kind), f"set_output_type({name})")
-    return sorted(wanted)
+    return sorted(kinds)
 
 
 def calibration_data(mm: Any, samples: np.ndarray, batch: int, note: Callable[[int], None]) -> Any:
@@ -306,7 +331,7 @@ def build(folder: Path) -> dict[str, Any]:
     network = parse(mm, parser_class, job, folder)
     stage(3, "configure")
     config = configure(mm, job)
-    kept = set_precisions(mm, network, job["precisions"])
+    kept = set_precisions(mm, network, job["precisions"], job["places"])
     given = 0
     if job["calibration"]:
         stage(4, "calibrate")

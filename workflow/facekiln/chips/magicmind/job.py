@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Job:
         device: number of the MLU that calibrates.
         remote: a machine that calibrates instead.
         precisions: node -> "FLOAT32" or "FLOAT16".
+        places: node -> its number among the convolutions, where that is the same in every form of the network.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Job:
     device: int
     remote: str | None
     precisions: dict[str, str]
+    places: dict[str, int] = field(default_factory=dict)
 
 
 def write_job(folder: Path, job: Job) -> None:
@@ -102,6 +104,7 @@ def write_job(folder: Path, job: Job) -> None:
             "build_config": job.build_config,
             "calibration": calibration,
             "precisions": job.precisions,
+            "places": job.places,
             "output": OUTPUT,
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class SdkSettings:
     remote: str | None
     docker_network: str = "none"
     config_file: str = f"config/{FILE}"
+
+    def here(self) -> SdkSettings:
+        """Return them for a program of the user's on this machine."""
+        return replace(self, mode="local")
 
 
 @dataclass(frozen=True)
