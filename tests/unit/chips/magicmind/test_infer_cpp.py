@@ -1,7 +1,7 @@
 """Cambricon's sample program: flags of both generations, progress, result files as the evaluator takes them.
 
 Forms: magicmind_cloud, buildin/cv/detection/retinaface_pytorch/infer_cpp/src/infer.cpp. It prints numbers
-with a stream's six digits, x and y rounded to whole pixels, and puts the pictures' path below --image_dir behind
+with a stream's six digits, x and y rounded to whole pixels, and puts the path below --image_dir behind
 pred_txts/.
 """
 

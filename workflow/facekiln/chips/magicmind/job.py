@@ -44,7 +44,7 @@ class Job:
         device: number of the MLU that calibrates.
         remote: a machine that calibrates instead.
         precisions: node -> "FLOAT32" or "FLOAT16".
-        places: node -> its number among the convolutions, where that is the same in every form of the network.
+        places: node -> its number among the convolutions, where every form of the network has the same.
     """
 
     name: str
