@@ -57,6 +57,53 @@ def test_8_bit_without_a_face_is_warned_of_and_a_float_stage_is_judged_by_its_ou
     assert set(judged.values()) == {"passed"}
 
 
+class _MeanFace:
+    """A landmark stage; as a child it answers the same face for every picture."""
+
+    precision, emulated = "int8", True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def run(self, picture: np.ndarray) -> dict[str, np.ndarray]:
+        points = np.random.default_rng(1).uniform(0.2, 0.8, (1, 196))
+        if self.name == "parent":
+            points += np.random.default_rng(int(picture.sum())).normal(0, 0.05, points.shape)
+        return {"output": points.astype(np.float32)}
+
+    trace = run
+
+    def name_in_parent(self, tensor: str) -> str:
+        return tensor
+
+
+@pytest.mark.parametrize(
+    ("child", "count", "verdicts", "passed"),
+    [("mean", 3, {"failed"}, False), ("parent", 3, {"passed"}, True), ("mean", 1, {"warned"}, True)],
+)
+def test_8_bit_landmarks_have_to_follow_the_face(
+    tmp_path: Path,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    child: str,
+    count: int,
+    verdicts: set[str],
+    passed: bool,
+) -> None:
+    """Their cosine is over 0.95 whatever the face, and there are no faces to count: no gate was left."""
+    paths = {"parent": tmp_path / "x_112.onnx", "child": tmp_path / "x_112.wk"}
+    for path in paths.values():
+        path.write_bytes(b"x")
+    stages = {paths["parent"]: _MeanFace("parent"), paths["child"]: _MeanFace(child)}
+    monkeypatch.setattr(compare, "open_stage", lambda path, *_, **__: stages[path])
+    config = load_config(root / "config")
+    report = compare.compare(
+        *paths.values(), config.model("ghostone"), "112", config, source="procedural", count=count, seed=40
+    )
+    assert report["outputs"][child]["output"]["cosine"] > 0.95
+    assert ({gate["verdict"] for gate in report["gates"]}, report["passed"]) == (verdicts, passed)
+
+
 def test_landmark_models_are_compared_on_crops(tmp_path: Path) -> None:
     crop = Crop(side=1.0, above=0.5)
     (_, whole), (name, cut_out) = (

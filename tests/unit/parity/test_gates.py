@@ -1,7 +1,7 @@
 """Gates: what fails, what warns."""
 
 from facekiln.parity.agreement import Agreement
-from facekiln.parity.gates import judge_faces, judge_outputs, stops
+from facekiln.parity.gates import judge_differences, judge_faces, judge_outputs, stops
 from facekiln.parity.measure import Measure
 
 GOOD = Measure(cosine=0.9999, max_abs=0.1, max_rel=1e-5, sqnr_db=40)
@@ -50,3 +50,11 @@ def test_limits_that_warn_only_stop_nothing() -> None:
     assert not stops({"warn_cosine": 0.95, "faces": LIMITS})
     assert stops({"cosine": 0.98})
     assert stops({"max_rel": 0.1})
+
+
+def test_landmarks_that_nothing_judges_are_told() -> None:
+    good, poor = {"pose": 0.99}, {"pose": 0.2}
+    verdicts = [judge_differences(one, {"differences": 0.9}, "nnie")[0].verdict for one in (good, poor, {})]
+    assert verdicts == ["passed", "failed", "warned"]
+    assert judge_differences(good, {"warn_cosine": 0.95}, "nnie")[0].verdict == "warned"
+    assert judge_differences(good, {"cosine": 0.9999}, "onnxruntime") == []

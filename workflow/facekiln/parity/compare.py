@@ -16,8 +16,9 @@ from facekiln.data.pictures import PROCEDURAL, pictures
 from facekiln.parity.agreement import agreement, faces_near_threshold
 from facekiln.parity.divergence import first_divergence
 from facekiln.parity.executors import Arrays, Picture, Stage, open_stage, run_each
-from facekiln.parity.gates import Gate, judge_faces, judge_outputs, stops
+from facekiln.parity.gates import Gate, judge_differences, judge_faces, judge_outputs, stops
 from facekiln.parity.measure import Measure, measure, worst
+from facekiln.parity.sight import cosine_of_differences
 from facekiln.progress import log, progress_bar
 from facekiln.vision.preprocess import fit
 
@@ -80,7 +81,8 @@ def compare(
 
     Returns:
         The report, ready for JSON: both files with hashes, pictures, per reader and output the worst figures,
-        agreement of faces, gates with verdicts, the first divergence where a gate failed, `passed`.
+        agreement of faces (of landmark models: of what differs between pictures), gates with verdicts, the
+        first divergence where a gate failed, `passed`.
 
     Raises:
         KilnError: an artifact cannot be run, or the two have different outputs.
@@ -95,6 +97,7 @@ def compare(
         "pictures": {"source": source, "seed": seed, "names": [name for name, _ in chosen]},
         "outputs": {},
         "faces": {},
+        "differences": {},
         "gates": [],
         "diverges_at": {},
         "emulated": False,
@@ -154,6 +157,15 @@ def _add_reader(
         faces = agreement(pairs, model.decode.score_threshold)
         report["faces"][child.name] = faces.as_dict()
         gates += judge_faces(faces, limits["faces"], child.name, alone=not stops(limits))
+    else:
+        answers = list(zip(references, outputs, strict=True))
+        differences = (
+            {name: cosine_of_differences([(a[name], b[name]) for a, b in answers]) for name in model.outputs}
+            if len(answers) > 1
+            else {}
+        )
+        report["differences"][child.name] = differences
+        gates += judge_differences(differences, limits, child.name)
     report["gates"] += [asdict(gate) for gate in gates]
     if any(gate.verdict == "failed" for gate in gates):
         divergence = first_divergence(parent, child, chosen[0], limits)

@@ -49,6 +49,25 @@ def judge_outputs(outputs: Mapping[str, Measure], limits: Mapping[str, Any], rea
     return gates
 
 
+def judge_differences(cosines: Mapping[str, float], limits: Mapping[str, Any], reader: str) -> list[Gate]:
+    """Judge what differs between pictures, of models that find no faces (`sight.cosine_of_differences`).
+
+    Args:
+        cosines: by output; empty where a single picture has no differences.
+        limits: `differences` (least) where it is judged at all.
+        reader: what ran the child, for the gates' names.
+
+    Returns:
+        A gate for each output; a warning where nothing at all stops this child, which is no pass.
+    """
+    if "differences" in limits and cosines:
+        named = {f"{reader} {name} differences between pictures": value for name, value in cosines.items()}
+        return [_at_least(name, value, limits["differences"]) for name, value in named.items()]
+    if stops(limits):
+        return []
+    return [Gate(f"{reader} outputs that were judged", 0.0, 1.0, WARNED)]
+
+
 def stops(limits: Mapping[str, Any]) -> bool:
     """Return whether limits stop a child by its outputs; else its faces alone decide."""
     return "cosine" in limits or "max_rel" in limits
