@@ -184,3 +184,8 @@ def test_a_landmark_model_is_cropped_whatever_the_entry_says(config: Config) -> 
 def test_wrong_entries_stop_at_the_config(entry: dict[str, Any], told: str) -> None:
     with pytest.raises(KilnError, match=told):
         check({"weights": "synthetic", "inference": {"mine": entry}}, "config", "config.yaml")
+
+
+def test_every_backend_stands_in_its_page(root: Path) -> None:
+    page = (root / "docs/predictions.md").read_text(encoding="utf-8")
+    assert [name for name in BACKENDS if f"`{name}`" not in page] == []

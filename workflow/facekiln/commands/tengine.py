@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a scale table, ours or quant_tool's; else ranges are measured",
     )
     quantise.add_argument("--scales-output", type=Path, metavar="TABLE", help="write the scales as a table")
-    quantise.add_argument("--algorithm", choices=("minmax", "kl", "aciq"), help="instead of the config's")
+    algorithms = ("minmax", "kl", "aciq", "mse")
+    quantise.add_argument("--algorithm", choices=algorithms, help="instead of the config's")
     quantise.add_argument("--style", choices=("exact", "tool"), help="instead of the config's")
     _common_arguments(quantise)
 

@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import pytest
 
-from facekiln.chips.tengine import runtime
+from facekiln.chips.tengine import quantise_file, runtime
 from facekiln.chips.tengine.convert import convert
 from facekiln.chips.tengine.format import Quant
 from facekiln.chips.tengine.outputs import ordered, rename, roles_of
 from facekiln.chips.tengine.quantise import quantise
 from facekiln.chips.tengine.ranges import activations
 from facekiln.chips.tengine.reader import read_tmfile
+from facekiln.chips.tengine.scales import ALGORITHMS
 from facekiln.chips.tengine.settings import TengineSettings, load_settings, settings_from
 from facekiln.chips.tengine.writer import tmfile_bytes
 from facekiln.chips.vendor_tool import run_tool
@@ -263,6 +264,29 @@ def _own_ranges(source: Path, path: Path, calibration: Path, config: Path) -> No
     feeds = [to_tensor(read_image(one), declared) for one in sorted((calibration / "images").iterdir())]
     found = measure_ranges(onnx.load(source), feeds, percentile=99.99, artifact_sha256=sha256_of(source))
     write_ranges(path, found)
+
+
+def test_every_algorithm_can_be_asked_for(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default, too, where the file of settings names another."""
+    asked: list[str] = []
+
+    def noted(*arguments: object, **_: object) -> None:
+        asked.append(next(one for one in arguments if isinstance(one, TengineSettings)).quantise.algorithm)
+        raise KilnError("enough")
+
+    monkeypatch.setattr(quantise_file, "quantise_file", noted)
+    words = ["quantise", "x.tmfile", "--precision", "int8", "--model", "ulfd_rfb_320", "--size", "320"]
+    for algorithm in ALGORITHMS:
+        chosen = ["--calibration", "x", "--output", str(tmp_path / "q.tmfile"), "--algorithm", algorithm]
+        assert main(["tengine", *words, *chosen]) == 1
+    assert asked == list(ALGORITHMS)
+
+
+def test_a_folder_of_pictures_that_is_no_calibration_set(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(KilnError, match="calibration make --model ghostone --size 112 --source"):
+        quantise_file.calibration_pictures(tmp_path, config.model("ghostone"), "112")
 
 
 @pytest.mark.published

@@ -54,7 +54,10 @@ def calibration_pictures(folder: Path, model: Model, label: str) -> list[Path]:
         names = (folder / LIST).read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise KilnError(
-            f"cannot be read: {error.strerror}", file=folder / LIST, hint="facekiln calibration make"
+            f"cannot be read: {error.strerror}",
+            file=folder / LIST,
+            hint=f"facekiln calibration make --model {model.name} --size {label} --source {folder}"
+            " --output FOLDER makes such a set of your pictures",
         ) from error
     paths = [folder / name for name in names if name.strip()]
     for path in paths:
