@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facekiln.artifact import sha256_of
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.runtime import TensorInfo
 from facekiln.config import Config, Model, load_config
@@ -17,6 +18,7 @@ from facekiln.errors import KilnError
 from facekiln.parity.executors import BatchStage, run_each
 from facekiln.parity.sophon_proofs import add_proofs, differences, single_of
 from facekiln.parity.sophon_stage import SophonStage
+from facekiln.provenance import write_record
 from facekiln.vision.preprocess import to_tensor
 
 SIZE = (8, 8)
@@ -66,6 +68,22 @@ def model(config: Config) -> Model:
     return replace(config.model("ulfd_rfb_320"), priors=None, sizes={"320": SIZE})
 
 
+def compiled(path: Path, lowered: str = "1234") -> None:
+    """Write a record as a compilation does."""
+    write_record(path, verb="sophon compile", inputs=[], facts={"lowered_sha256": lowered})
+
+
+def quantised(path: Path) -> Path:
+    """Make the twin of a .bmodel and return its folder."""
+    folder = path.with_suffix(".twin")
+    folder.mkdir()
+    for name in ("final.mlir", "weights.npz"):
+        (folder / name).write_text(name)
+    facts = {"lowered_sha256": "1234", "weights_sha256": sha256_of(folder / "weights.npz")}
+    write_record(folder / "final.mlir", verb="sophon twin", inputs=[], facts=facts)
+    return folder
+
+
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Return a function that makes a .bmodel, and its twin, that the made-up runtime runs."""
@@ -77,9 +95,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         path = tmp_path / "sophon" / "bm1684x" / f"ulfd_rfb_320_320_{name}.bmodel"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+        compiled(path)
         if twin:
-            path.with_suffix(".twin").mkdir()
-            (path.with_suffix(".twin") / "final.mlir").touch()
+            quantised(path)
         return path
 
     return make
@@ -142,6 +160,25 @@ def test_without_a_twin_a_trace_has_outputs_only(
     path = file("fp32_1b", twin=False)
     assert sorted(SophonStage(path, model, config, twin=False).trace(picture(1))) == ["boxes", "scores"]
     with pytest.raises(KilnError, match=r"final\.mlir.*does not exist"):
+        SophonStage(path, model, config, twin=True)
+
+
+@pytest.mark.parametrize("name", ["final.mlir", "weights.npz", "final.mlir.kiln.json", "bmodel", "record"])
+def test_a_twin_of_another_file_is_refused(
+    file: Callable[..., Path], model: Model, config: Config, name: str
+) -> None:
+    """Average precision of a whole dataset would be told of a file that it is not of."""
+    path = file("int8_1b")
+    SophonStage(path, model, config, twin=True)
+    if name == "bmodel":
+        path.write_text("compiled again")
+    elif name == "record":
+        compiled(path, lowered="5678")
+    elif name.endswith(".json"):
+        (path.with_suffix(".twin") / name).unlink()
+    else:
+        (path.with_suffix(".twin") / name).write_text("another")
+    with pytest.raises(KilnError, match="make the twin again"):
         SophonStage(path, model, config, twin=True)
 
 

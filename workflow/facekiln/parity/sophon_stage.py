@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from facekiln.artifact import sha256_of
 from facekiln.chips.sophon.artifacts import artifact_of
 from facekiln.chips.sophon.environment import environment_of
 from facekiln.chips.sophon.outputs import meaning, onnx_name
@@ -15,17 +16,46 @@ from facekiln.chips.sophon.runtime import TWIN_FILE, SophonRuntime
 from facekiln.chips.sophon.settings import settings_from
 from facekiln.config import Config, Model
 from facekiln.errors import KilnError
-from facekiln.provenance import read_record
+from facekiln.provenance import Record, read_record
 from facekiln.vision.preprocess import to_tensor
 
 Picture = NDArray[np.uint8]
 Arrays = dict[str, NDArray[np.float32]]
+_AGAIN = "make the twin again: facekiln sophon twin --help"
 _PRECISION = {"fp32": "float", "fp16": "float16", "int8": "int8"}
 
 
 def twin_of(bmodel: Path) -> Path:
     """Return where the quantised model of a .bmodel lies."""
     return bmodel.with_suffix(".twin") / TWIN_FILE
+
+
+def _lowered(record: Record) -> str | None:
+    return record.facts.get("lowered_sha256")
+
+
+def check_twin(bmodel: Path) -> None:
+    """Check by the records that the twin beside a .bmodel is the quantised model that it was compiled from.
+
+    A .bmodel that was compiled again by hand leaves the twin of the one before beside it, which runs as well.
+
+    Raises:
+        KilnError: it is another's, or one of the files is not what its record tells of.
+    """
+    twin = twin_of(bmodel)
+    told, made = read_record(twin), read_record(bmodel)
+    if told is None or made is None or _lowered(told) is None or _lowered(told) != _lowered(made):
+        raise KilnError(
+            "is not the quantised model that the .bmodel was compiled from",
+            file=twin,
+            limit=bmodel,
+            hint=_AGAIN,
+        )
+    weights = twin.with_name("weights.npz")
+    stated = {bmodel: made.sha256, twin: told.sha256, weights: told.facts.get("weights_sha256")}
+    for path, sha256 in stated.items():
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise KilnError("is not the file that its record tells of", file=path, hint=_AGAIN)
 
 
 class SophonStage:
@@ -108,6 +138,8 @@ class SophonStage:
                 file=path,
                 hint=f"make it: snakemake --cores 4 {path}, or facekiln sophon twin",
             )
+        if twin:
+            check_twin(self._path)
         return SophonRuntime(
             path,
             self._environment,
