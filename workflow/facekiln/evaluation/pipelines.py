@@ -95,8 +95,9 @@ def judge_points(
         "worst": {"picture": picture, "apart": float(apart[worst]) if both[worst] else None},
     }
     reason = f"{int(here.sum())} faces, points {100 * mean:.4f} % of a face's size apart, {lost} lost"
-    reason += f"; worst {picture}"
-    if both[worst]:
-        reason += f": {100 * float(apart[worst]):.4f} %"
+    if lost or apart[worst] > 0:
+        reason += f"; worst {picture}" + (f": {100 * float(apart[worst]):.4f} %" if both[worst] else "")
+    else:
+        reason += "; no point differs"
     value = mean if np.isfinite(mean) else None
     return Verdict("pipelines", subject, verdict, value, limits["points"], reason, emulated, details)
