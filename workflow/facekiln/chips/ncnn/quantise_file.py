@@ -161,7 +161,8 @@ def quantise_file(
         table_out: where the table goes; beside the output, `.table`, where None.
 
     Raises:
-        KilnError: ncnn is missing, the file is not fp32, or the scales are not its own.
+        KilnError: ncnn is missing, the file is not fp32, the scales are not its own, or the pictures are
+            not of the network's size.
         GateError: ncnn computes something else than the scales say, or the file has gone blind. Nothing is
             written then.
     """
@@ -174,6 +175,16 @@ def quantise_file(
     feeds = [pictures[place] for place in range(min(settings.gate.pictures, len(pictures)))]
     if not feeds:
         raise KilnError("there is no picture to prove the file on")
+    size = (1, 3, *model.size(label))
+    if other := next((feed.shape for feed in feeds if feed.shape != size), None):
+        # ncnn takes any size, and its Reshape gives as many rows as ever: the proofs would mean nothing.
+        raise KilnError(
+            "the calibration set has another size",
+            file=source,
+            value=list(other),
+            limit=list(size),
+            hint=f"facekiln calibration make --model {model.name} --size {label}",
+        )
     table = scales_from(scales, real, settings.quantise)
     made = quantise(real, table, requantise=settings.quantise.requantise)
     with tempfile.TemporaryDirectory(prefix="facekiln_ncnn_") as folder:
