@@ -75,7 +75,7 @@ def _evaluate(results: Path, backend: str, artifact: str, ap: float, **changes: 
     subject = {
         "model": "retinaface",
         "artifact": artifact,
-        "artifact_sha256": "0" * 64,
+        "artifact_sha256": sha256_of(file) if (file := results / artifact).is_file() else "0" * 64,
         "precision": "int8" if "int8" in artifact else "float",
         "backend": backend,
         "backend_version": "1",
@@ -117,8 +117,12 @@ def results(tmp_path: Path) -> Path:
             }
             write_record(path, verb="sophon compile", inputs=[], facts={"compiler_estimate": told, **checks})
     parity = folder / "parity" / "sophon" / "bm1684x"
-    write_json(parity / "retinaface_640_fp32_1b.bmodel.json", _report(0.999999))
-    write_json(parity / "retinaface_640_int8_1b.bmodel.failed.json", _report(0.91, passed=False))
+    for name, report in (
+        ("retinaface_640_fp32_1b.bmodel.json", _report(0.999999)),
+        ("retinaface_640_int8_1b.bmodel.failed.json", _report(0.91, passed=False)),
+    ):
+        file = folder / "sophon" / "bm1684x" / f"{name.partition('.')[0]}.bmodel"
+        write_json(parity / name, {**report, "child": {"sha256": sha256_of(file)}})
     _evaluate(folder, "onnxruntime", "onnx/retinaface_640.sim.onnx", 0.9)
     _evaluate(folder, "sophon-twin", "sophon/bm1684x/retinaface_640_int8_1b.bmodel", 0.895)
     return folder
@@ -273,3 +277,33 @@ def test_a_backend_that_runs_no_sophon_files_is_refused(config: Config, settings
 def test_the_tables_memory_is_the_readers(results: Path, make: Callable[..., Any]) -> None:
     path = results / "sophon" / "bm1684x" / "retinaface_640_fp32_1b.bmodel"
     assert make().rows[0].memory == read_bmodel(path).memory
+
+
+@pytest.mark.parametrize("what", ["record", "evaluation", "parity", "float evaluation"])
+def test_figures_of_a_file_that_had_the_name_before_are_refused(
+    results: Path, make: Callable[..., Any], what: str
+) -> None:
+    """By hand nothing else would notice: the table would tell the old file's figures of the new one."""
+    path = results / "sophon" / "bm1684x" / "retinaface_640_int8_1b.bmodel"
+    sidecar = path.with_name(f"{path.name}.kiln.json")
+    if what == "float evaluation":
+        path = results / "onnx" / "retinaface_640.sim.onnx"
+        path.parent.mkdir()
+        path.write_bytes(b"another")
+    else:
+        path.write_bytes(bmodel_bytes(chip="BM1684X", nets=(("net", (S(context=8000),)),)))
+    if what in ("evaluation", "parity"):
+        sidecar.unlink()
+    if what == "parity":
+        _evaluate(results, "sophon-twin", f"sophon/bm1684x/{path.name}", 0.9)
+    with pytest.raises(KilnError, match=r"is of another .* than lies there now"):
+        make()
+
+
+def test_weights_are_the_checkpoints_not_the_configs(results: Path, make: Callable[..., Any]) -> None:
+    """`snakemake --config weights=published` is not in config.yaml, which the table's command reads."""
+    checkpoint = results / "checkpoints" / "retinaface.pth"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"weights")
+    write_record(checkpoint, verb="checkpoint fetch", inputs=[], settings={"weights": "published"})
+    assert "weights: published" in to_markdown(make())

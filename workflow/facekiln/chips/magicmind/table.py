@@ -21,8 +21,8 @@ from facekiln.errors import KilnError
 from facekiln.evaluation.published import Figure, ancestors
 from facekiln.evaluation.stamp import Evaluation, Stamp
 from facekiln.evaluation.tables import drops, one_protocol
+from facekiln.evaluation.weights import weights_used
 from facekiln.parity.magicmind_stage import PRECISION
-from facekiln.provenance import read_record
 
 CHIP = "magicmind"
 _NAME = re.compile(rf"(\w+)_([^_]+)_({'|'.join(PRECISIONS)})_(\d+(?:-\d+)?)b\.mm")
@@ -165,16 +165,7 @@ def make_tables(
         settings.table,
         speed,
         precision,
-        {name: _weights_of(name, config, Path(results)) for name in sorted(models)},
-    )
-
-
-def _weights_of(model: str, config: Config, results: Path) -> str:
-    """Return what kind of weights a model has here: as its checkpoint's record says, else the config."""
-    path = results / "checkpoints" / f"{model}.pth"
-    record = read_record(path) if path.is_file() else None
-    return str(
-        record.settings.get("weights", config.weights_of(model)) if record else config.weights_of(model)
+        {name: weights_used(name, config, Path(results)) for name in sorted(models)},
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facekiln.artifact import read_json
+from facekiln.artifact import read_json, sha256_of
 from facekiln.chips.sophon.artifacts import Artifact, artifact_of
 from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.bmodel_format import Memory
@@ -28,8 +28,9 @@ from facekiln.config import Config
 from facekiln.errors import KilnError
 from facekiln.evaluation.stamp import Evaluation, Stamp, read_evaluation
 from facekiln.evaluation.tables import drops, one_protocol
+from facekiln.evaluation.weights import weights_used
 from facekiln.predictions.names import BACKENDS
-from facekiln.provenance import read_record
+from facekiln.provenance import read_record, sidecar_of
 
 _ENDING = ".bmodel"
 
@@ -183,7 +184,8 @@ def make_demo_table(
         results: the folder that evaluations and parity reports lie below; what is missing is an empty cell.
 
     Raises:
-        KilnError: a file is no bmodel, or of another model or size; two protocols in one column.
+        KilnError: a file is no bmodel, or of another model or size; two protocols in one column; a record,
+            report or evaluation that was made of another file of that name.
     """
     groups: dict[str, list[Evaluation]] = {group.name: [] for group in table.accuracy}
     references = {
@@ -191,6 +193,10 @@ def make_demo_table(
         for group in table.accuracy
         if (results / (path := group.reference(table.model, table.size))).is_file()
     }
+    for reference in references.values():
+        onnx = results / reference.subject["artifact"]
+        if onnx.is_file():
+            _check_of(onnx, reference.subject["artifact_sha256"], reference.path)
     demo = next((one for one in demos if (one.model, one.size) == (table.model, table.size)), None)
     rows = []
     for file in files:
@@ -208,6 +214,7 @@ def make_demo_table(
             if group.covers(artifact) and (results / group.path(artifact)).is_file()
         }
         for name, evaluation in evaluations.items():
+            _check_of(file, evaluation.subject["artifact_sha256"], evaluation.path)
             groups[name].append(evaluation)
         report = parity_report(results, artifact) if table.parity else None
         rows.append(_row(file, artifact, evaluations, references, demo, report))
@@ -216,7 +223,23 @@ def make_demo_table(
         together = [*([references[name]] if name in references else []), *evaluations_of]
         if together:
             protocols[name] = one_protocol(together)
-    return DemoTable(table, rows, protocols, references, demo, config.weights_of(table.model))
+    return DemoTable(table, rows, protocols, references, demo, weights_used(table.model, config, results))
+
+
+def _check_of(file: Path, sha256: str | None, source: Path) -> None:
+    """Refuse figures that are of a file that had this name before.
+
+    Raises:
+        KilnError: names where the figures are from.
+    """
+    if sha256 != sha256_of(file):
+        raise KilnError(
+            f"is of another {file.name} than lies there now",
+            file=source,
+            value=f"sha256 {sha256[:12] if sha256 else 'not stated'}",
+            limit=sha256_of(file)[:12],
+            hint="make it again with its rule, or remove it",
+        )
 
 
 def _row(
@@ -228,7 +251,12 @@ def _row(
     report: Path | None,
 ) -> Row:
     model, record = read_bmodel(file), read_record(file)
+    if record:
+        _check_of(file, record.sha256, sidecar_of(file))
     facts = record.facts if record else {}
+    told = read_json(report) if report else None
+    if report and told:
+        _check_of(file, told.get("child", {}).get("sha256"), report)
     estimate = facts.get("compiler_estimate") or {}
     return Row(
         artifact=artifact,
@@ -237,7 +265,7 @@ def _row(
         estimate=estimate.get("milliseconds_per_picture"),
         release=estimate.get("release"),
         checks=checks_of(facts),
-        similarity=similarity_of(read_json(report)) if report else None,
+        similarity=similarity_of(told) if told else None,
         evaluations=evaluations,
         drops={
             name: drops(evaluation, references[name])
