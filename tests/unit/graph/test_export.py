@@ -1,5 +1,6 @@
 """Export: fixed input, named outputs, the same bytes every time, nothing of this machine inside."""
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -141,3 +142,36 @@ def test_symbolic_dimension_is_refused(exported: onnx.ModelProto) -> None:
     opset = [onnx.helper.make_opsetid("", 13)]
     with pytest.raises(KilnError, match="a dimension is not fixed"):
         simplify(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8))
+
+
+@pytest.mark.parametrize(("name", "slope"), [("retinaface", 0.1), ("retinaface", 1), ("retinaface_1mb", 0)])
+def test_torchscript_has_no_whole_number_for_a_slope(root: Path, name: str, slope: float) -> None:
+    """MagicMind's parser fails on an int (magicmind_cloud, retinaface.diff: `leaky = 0` becomes `0.0`)."""
+    declared = load_config(root / "config").model(name)
+    model = replace(declared, sizes={"64": (64, 64)}, options={**declared.options, "leaky_slope": slope})
+    traced = torch.jit.load(io.BytesIO(trace_torchscript(build_network(model).eval(), model, "64")))
+    graph = traced.inlined_graph
+    slopes = [
+        list(node.inputs())[1]
+        for kind in ("aten::leaky_relu", "aten::leaky_relu_")
+        for node in graph.findAllNodes(kind)
+    ]
+    assert {str(value.type()) for value in slopes} == ({"float"} if slope else set())
+    assert {value.toIValue() for value in slopes} == ({float(slope)} if slope else set())
+    assert bool(slopes) or graph.findAllNodes("aten::relu_")
+
+
+@pytest.mark.parametrize("name", ["retinaface", "ulfd_rfb_320", "slim_1mb", "pfpld"])
+def test_torchscript_takes_other_batches(root: Path, name: str) -> None:
+    """A compiler sets the batch of a traced file; frozen heads would join the pictures' boxes in one list."""
+    declared = load_config(root / "config").model(name)
+    sizes = {"64": (64, 64)} if name == "retinaface" else dict([next(iter(declared.sizes.items()))])
+    model = replace(declared, sizes=sizes)
+    torch.manual_seed(2)
+    data = trace_torchscript(build_network(model).eval(), model, next(iter(sizes)))
+    traced = torch.jit.load(io.BytesIO(data))
+    batch = torch.rand(3, 3, *next(iter(sizes.values()))) * 255 - 110
+    with torch.no_grad():
+        whole, single = traced(batch), [traced(one[None]) for one in batch]
+    for place, values in enumerate(whole):
+        torch.testing.assert_close(values, torch.cat([one[place] for one in single]), rtol=1e-3, atol=1e-3)

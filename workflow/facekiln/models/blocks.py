@@ -5,6 +5,7 @@ Sequential places are part of the published files' state-dict keys.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -39,5 +40,7 @@ def depthwise(cin: int, cout: int, stride: int, slope: float) -> nn.Sequential:
 def per_prior(maps: Tensor, values: int) -> Tensor:
     """Turn a head's map [B, anchors * values, H, W] into [B, H * W * anchors, values]."""
     rows = maps.permute(0, 2, 3, 1).contiguous()
-    # Python ints, so that a traced graph holds constants and no shape arithmetic.
-    return rows.view(int(rows.shape[0]), -1, values)
+    # A Python int in ONNX, so that its graph holds constants and no shape arithmetic. Free in TorchScript: a
+    # compiler sets a traced file's batch, and with a constant four pictures' boxes become one long list.
+    batch = int(rows.shape[0]) if torch.onnx.is_in_onnx_export() else rows.shape[0]
+    return rows.view(batch, -1, values)

@@ -81,7 +81,7 @@ def build_file(
             refuses, in its own words.
         GateError: an emulated int8 file has gone blind. Nothing is written then.
     """
-    check_precision(wanted.precision, settings.source, wanted.batch)
+    check_precision(wanted.precision)
     config = build_config(
         settings, wanted.model.input, wanted.model.size(wanted.label), wanted.precision, wanted.batch
     )

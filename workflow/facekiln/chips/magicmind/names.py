@@ -50,18 +50,10 @@ def batch_from(text: str) -> Batch:
     return Batch(least, most)
 
 
-def check_precision(precision: str, source: str, batch: Batch) -> None:
-    """Refuse an unknown precision, and a batch that the source cannot have.
+def check_precision(precision: str) -> None:
+    """Refuse an unknown precision.
 
     Raises:
-        KilnError: see above, with what there is.
+        KilnError: with what there is.
     """
     known(precision, PRECISIONS, "MagicMind precision")
-    if source == "torchscript" and (batch.mutable or batch.most != 1):
-        raise KilnError(
-            "TorchScript files are traced at batch 1, and cannot be built for another",
-            file="config/chips/magicmind.yaml",
-            where="source",
-            value=f"batch {batch}",
-            hint="set `source: onnx`",
-        )
