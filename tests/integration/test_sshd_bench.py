@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +27,7 @@ from facekiln.boards.tools import TOOLS, Request
 from facekiln.cli import main
 from facekiln.errors import KilnError
 from support.bench_tools import BMRT, write_tool
-from support.sshd import Sshd, running_sshd
+from support.sshd import Sshd, processes_with, running_sshd, wait_until
 
 PLAN = Plan(repeats=3, retries=0, cool_down=0.0, timeout=60)
 
@@ -170,3 +172,36 @@ def test_the_command_with_an_entry_of_boards_yaml(
     record = read_bench("results/bench/se7/sophon/bm1684x/ulfd_slim_320_320_int8_4b.bmodel.json")
     assert (record["board"], record["virtual"], record["batch"]) == ("se7", True, 4)
     assert record["command"][0] == str(program)
+
+
+def test_a_measurement_that_is_ended_leaves_nothing_and_frees_the_board(
+    sshd: Sshd, tmp_path: Path, bmodel: Path, root: Path
+) -> None:
+    """Snakemake ends its jobs with SIGTERM."""
+    program = write_tool(tmp_path / "bmrt_test", "#!/bin/sh\nexec sleep 86.4207\n")
+    board = _with_runtime(sshd.board(tmp_path), "bmrt_test", str(program), "bm1684x")
+    assert board.address is not None
+    shutil.copytree(root / "config", tmp_path / "config")
+    entry = {
+        "host": "127.0.0.1",
+        "port": board.address.port,
+        "user": board.address.user,
+        "key": board.address.key,
+        "host_key": board.address.host_key,
+        "chip": "bm1684x",
+        "work": board.work,
+        "lease": board.lease,
+        "runtimes": {"bmrt_test": {"tool": str(program)}},
+        "limits": {"reserve_mb": 1, "poll_seconds": 0.1},
+    }
+    (tmp_path / "config/boards.yaml").write_text(yaml.safe_dump({"boards": {"loop": entry}}))
+    command = [sys.executable, "-m", "facekiln", "bench", "run", str(bmodel), "--board", "loop"]
+    command += ["--model", "retinaface", "--size", "640"]
+    client = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    wait_until(lambda: processes_with("sleep 86.4207"), 30)
+    client.send_signal(signal.SIGTERM)
+    client.communicate(timeout=30)
+    assert client.returncode == 130
+    assert not processes_with("sleep 86.4207")
+    with Session(board) as session:
+        assert holder_of(BoardScript(session)) is None

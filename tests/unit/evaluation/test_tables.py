@@ -252,3 +252,15 @@ def test_the_published_rows_name_our_models_and_their_pinned_files(root: Path) -
         assert figure.weights == published.sha256
     # The README of Pytorch_Retinaface: mobilenet0.25 at original size.
     assert any(figure.results == {"easy": 0.907, "medium": 0.8816, "hard": 0.7382} for figure in figures)
+
+
+def test_a_virtual_board_is_told_in_the_record_and_in_every_row(tmp_path: Path) -> None:
+    virtual = _write(tmp_path / "v.json", backend="board-v1", emulated=True, virtual=True)
+    real = _write(tmp_path / "r.json", backend="board-se7", virtual=False)
+    records = [read_evaluation(virtual), read_evaluation(real)]
+    assert [record.subject.get("virtual") for record in records] == [True, None]
+    table = make_table(records, [])
+    assert [row.mark for row in table.rows] == ["VIRTUAL", ""]
+    for text in (to_csv(table), to_markdown([table]), to_html([table])):
+        assert "VIRTUAL" in text
+    assert "no chip made this figure" in to_markdown([table])
