@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,9 @@ from hypothesis import settings
 # A loaded machine makes any deadline fail; slowness is measured in benchmarks/, not here.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+if TYPE_CHECKING:
+    from facekiln.chips.sophon.environment import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,3 +63,17 @@ def data() -> Callable[[str], Path]:
 def sha256() -> Callable[[Path], str]:
     """Return a function that hashes a file without the code under test."""
     return lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def sophon_environment(root: Path) -> Environment:
+    """The real tpu_mlir ($FACEKILN_TOOLCHAINS, or .toolchains of this checkout), or a skip."""
+    from facekiln.chips.sophon.environment import environment_of
+    from facekiln.chips.sophon.settings import load_settings
+    from facekiln.config import load_config
+    from facekiln.errors import KilnError
+
+    try:
+        return environment_of(load_settings(root / "config"), load_config(root / "config"))
+    except KilnError as error:
+        pytest.skip(f"no SOPHON tools here: {error}")

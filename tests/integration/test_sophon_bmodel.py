@@ -1,12 +1,10 @@
 """Our reader of bmodels says what the vendor's `model_tool --info` says, of files of every chip and form.
 
-Needs an environment with tpu_mlir: the one that facekiln makes, or $FACEKILN_SOPHON_ENV.
+Needs the environment that `facekiln sophon environment --make` makes.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +14,9 @@ import pytest
 from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.bmodel_format import Bmodel, BmodelTensor
 from facekiln.chips.sophon.differ import compare
-from facekiln.chips.sophon.environment import Environment, environment_of
+from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.inspect import findings
-from facekiln.chips.sophon.settings import load_settings
 from facekiln.chips.sophon.tool import run_tool
-from facekiln.config import load_config
 from facekiln.errors import KilnError
 from support.tengine_networks import network
 
@@ -49,20 +45,6 @@ _COMBINED = {
 }
 
 
-@pytest.fixture(scope="module")
-def environment(root: Path) -> Environment:
-    settings = load_settings(root / "config")
-    folder = os.environ.get("FACEKILN_SOPHON_ENV")
-    if folder:
-        settings = replace(settings, environment=replace(settings.environment, folder=folder))
-    try:
-        return environment_of(settings, load_config(root / "config"))
-    except KilnError as error:
-        pytest.skip(
-            f"no SOPHON environment ($FACEKILN_SOPHON_ENV, or `facekiln sophon environment`): {error}"
-        )
-
-
 def _network(folder: Path) -> None:
     random = np.random.default_rng(5)
     weights = {
@@ -85,12 +67,12 @@ def _network(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def files(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(sophon_environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Compile every file, each in a folder of its own."""
     top = tmp_path_factory.mktemp("bmodels")
 
     def run(name: str, arguments: list[str], folder: Path) -> None:
-        run_tool(environment, name, arguments, folder=folder, log=top / "log.txt", timeout_minutes=5)
+        run_tool(sophon_environment, name, arguments, folder=folder, log=top / "log.txt", timeout_minutes=5)
 
     random = np.random.default_rng(6)
     for kind, (net, batch) in _TOPS.items():
@@ -150,9 +132,14 @@ def _as_model_tool(model: Bmodel) -> list[str]:
     return [*lines, f"bmodel is {'' if aligned else 'not '}4k aligned"]
 
 
-def _told(environment: Environment, path: Path) -> list[str]:
+def _told(sophon_environment: Environment, path: Path) -> list[str]:
     text = run_tool(
-        environment, "model_tool", ["--info", str(path)], folder=path.parent, log=None, timeout_minutes=2
+        sophon_environment,
+        "model_tool",
+        ["--info", str(path)],
+        folder=path.parent,
+        log=None,
+        timeout_minutes=2,
     )
     text = text[text.index("bmodel version") :]
     # The two "peaks" are the tool's guess of its own host memory, and nothing that the file says.
@@ -160,12 +147,12 @@ def _told(environment: Environment, path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_every_line_of_model_tool(environment: Environment, files: dict[str, Path]) -> None:
+def test_every_line_of_model_tool(sophon_environment: Environment, files: dict[str, Path]) -> None:
     # The package carries a file that release 1.13 made.
-    older = next(environment.tool_root.glob("python/tools/**/*.bmodel"))
+    older = next(sophon_environment.tool_root.glob("python/tools/**/*.bmodel"))
     for name, path in {**files, "older": older}.items():
         model = read_bmodel(path)
-        assert _as_model_tool(model) == _told(environment, path), name
+        assert _as_model_tool(model) == _told(sophon_environment, path), name
         assert not any(finding.level == "error" for finding in findings(model)), name
 
 
@@ -196,11 +183,11 @@ def test_debug_adds_binaries_and_nothing_else(files: dict[str, Path]) -> None:
 
 
 def test_truncated_where_the_tool_refuses_too(
-    environment: Environment, files: dict[str, Path], tmp_path: Path
+    sophon_environment: Environment, files: dict[str, Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "cut.bmodel"
     path.write_bytes(files["cv186x_int8"].read_bytes()[:-100])
     with pytest.raises(KilnError, match="truncated"):
         read_bmodel(path)
     with pytest.raises(KilnError):
-        _told(environment, path)
+        _told(sophon_environment, path)

@@ -1,12 +1,11 @@
 """ONNX to .bmodel with the real compiler and simulator: bit-identity, preprocessing, what a failure leaves.
 
-Needs an environment with tpu_mlir: the one that facekiln makes, or $FACEKILN_SOPHON_ENV.
+Needs the environment that `facekiln sophon environment --make` makes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from facekiln.chips.sophon.artifacts import Artifact
 from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.clock import EPOCH
 from facekiln.chips.sophon.compile_file import Tables, compile_file
-from facekiln.chips.sophon.environment import Environment, environment_of
+from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.settings import SophonSettings, load_settings
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.chips.sophon.transform import preprocess_arguments, stage, transform_file
@@ -78,16 +77,9 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(root: Path, sophon_environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     settings = load_settings(root / "config")
-    folder = os.environ.get("FACEKILN_SOPHON_ENV")
-    if folder:
-        settings = replace(settings, environment=replace(settings.environment, folder=folder))
     config = load_config(root / "config")
-    try:
-        environment = environment_of(settings, config)
-    except KilnError as error:
-        pytest.skip(f"{error} (or set FACEKILN_SOPHON_ENV to an environment with tpu_mlir)")
     place = tmp_path_factory.mktemp("bench")
     onnx.save(small_network(), place / "small.onnx")
     pictures = []
@@ -98,7 +90,7 @@ def bench(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
         pictures.append({"path": name})
     (place / "set" / "calibration.json").write_text(json.dumps({"pictures": pictures, "set_sha256": "0"}))
     model = replace(config.model("ulfd_slim_320"), name="small", sizes={"8": (8, 8)})
-    return Bench(model, settings, environment, place / "small.onnx", place / "set")
+    return Bench(model, settings, sophon_environment, place / "small.onnx", place / "set")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """Calibration, mixed precision and the gate against blindness with the real tools, on a tiny network.
 
-Needs an environment with tpu_mlir: the one that facekiln makes, or $FACEKILN_SOPHON_ENV.
+Needs the environment that `facekiln sophon environment --make` makes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from facekiln.chips.sophon.compile_file import (
     lowered_name,
     stage_tables,
 )
-from facekiln.chips.sophon.environment import Environment, environment_of
+from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.mixed import prove_obeyed
 from facekiln.chips.sophon.mlir import read_mlir
 from facekiln.chips.sophon.plan import plan_file
@@ -118,15 +117,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(root: Path, sophon_environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     settings, config = load_settings(root / "config"), load_config(root / "config")
-    folder = os.environ.get("FACEKILN_SOPHON_ENV")
-    if folder:
-        settings = replace(settings, environment=replace(settings.environment, folder=folder))
-    try:
-        environment = environment_of(settings, config)
-    except KilnError as error:
-        pytest.skip(f"{error} (or set FACEKILN_SOPHON_ENV to an environment with tpu_mlir)")
     place = tmp_path_factory.mktemp("bench")
     onnx.save(network(), place / "small.onnx")
     listed = []
@@ -143,9 +135,9 @@ def bench(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     for batch in (1, 4):
         tops[batch] = place / f"small_8_{batch}b"
         transform_file(
-            place / "small.onnx", place / "set", model, "8", batch, settings, environment, tops[batch]
+            place / "small.onnx", place / "set", model, "8", batch, settings, sophon_environment, tops[batch]
         )
-    return Bench(model, config, settings, environment, place, tops)
+    return Bench(model, config, settings, sophon_environment, place, tops)
 
 
 def test_our_ranges_become_the_tools_table_and_a_batch_agrees(bench: Bench, tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """The real C model and the quantised twin on a small network: same numbers, several chips at once, failures.
 
-Needs an environment with tpu_mlir: the one that facekiln makes, or $FACEKILN_SOPHON_ENV.
+Needs the environment that `facekiln sophon environment --make` makes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import pytest
 
 from facekiln.chips.sophon.artifacts import Artifact
 from facekiln.chips.sophon.compile_file import Tables, compile_file
-from facekiln.chips.sophon.environment import Environment, environment_of
+from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.outputs import meaning
 from facekiln.chips.sophon.runtime import SophonRuntime
 from facekiln.chips.sophon.settings import SophonSettings, load_settings
@@ -70,15 +69,9 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(root: Path, sophon_environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     settings = load_settings(root / "config")
-    if folder := os.environ.get("FACEKILN_SOPHON_ENV"):
-        settings = replace(settings, environment=replace(settings.environment, folder=folder))
     config = load_config(root / "config")
-    try:
-        environment = environment_of(settings, config)
-    except KilnError as error:
-        pytest.skip(f"{error} (or set FACEKILN_SOPHON_ENV to an environment with tpu_mlir)")
     place = tmp_path_factory.mktemp("bench")
     onnx.save(small_network(), place / "small.onnx")
     pictures = []
@@ -89,7 +82,7 @@ def bench(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
         pictures.append({"path": name})
     (place / "set" / "calibration.json").write_text(json.dumps({"pictures": pictures, "set_sha256": "0"}))
     model = replace(config.model("ulfd_slim_320"), name="small", sizes={"8": (8, 8)})
-    return Bench(model, settings, environment, place / "small.onnx", place)
+    return Bench(model, settings, sophon_environment, place / "small.onnx", place)
 
 
 @pytest.fixture
