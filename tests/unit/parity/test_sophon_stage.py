@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from facekiln.chips.sophon.runtime import TensorInfo
 from facekiln.config import Config, Model, load_config
 from facekiln.errors import KilnError
 from facekiln.parity.executors import BatchStage, run_each
-from facekiln.parity.sophon_proofs import add_proofs, differences, single_of
+from facekiln.parity.sophon_proofs import _gates_of_faces, add_proofs, differences, single_of
 from facekiln.parity.sophon_stage import SophonStage
 from facekiln.provenance import write_record
 from facekiln.vision.preprocess import to_tensor
@@ -68,9 +68,10 @@ def model(config: Config) -> Model:
     return replace(config.model("ulfd_rfb_320"), priors=None, sizes={"320": SIZE})
 
 
-def compiled(path: Path, lowered: str = "1234") -> None:
+def compiled(path: Path, lowered: str = "1234", arguments: Sequence[str] = ()) -> None:
     """Write a record as a compilation does."""
-    write_record(path, verb="sophon compile", inputs=[], facts={"lowered_sha256": lowered})
+    settings = {"arguments": list(arguments)}
+    write_record(path, verb="sophon compile", inputs=[], settings=settings, facts={"lowered_sha256": lowered})
 
 
 def quantised(path: Path) -> Path:
@@ -229,6 +230,27 @@ def test_a_twin_that_is_off_fails(
     assert "batch" not in report
     failed = [gate["name"] for gate in report["gates"] if gate["verdict"] == "failed"]
     assert sorted(failed) == ["twin against the C model: boxes", "twin against the C model: scores"]
+
+
+def test_int8_with_operators_in_float_may_round_otherwise_but_no_further(
+    file: Callable[..., Path], model: Model, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured with the shipped settings: 4.2e-3 (slim, BM1684), 1.1e-2 (GhostOne, BM1684X)."""
+    path = file("int8_1b")
+    compiled(path, arguments=["--quantize=INT8", "--quantize_table=mixed.qtable"])
+    for off, verdict in ((0.01, "passed"), (0.2, "failed")):
+        monkeypatch.setattr(MadeUpRuntime, "off", off)
+        report = proofs(path, model, config, [picture(3)])
+        assert {gate["verdict"] for gate in report["gates"]} == {verdict}
+
+
+def test_two_ways_to_run_a_file_must_find_the_same_faces() -> None:
+    same = {"faces": {"found": 1.0, "invented": 0.0}}
+    assert {gate["verdict"] for gate in _gates_of_faces("twin", same)} == {"passed"}
+    for faces in ({"found": 0.9, "invented": 0.0}, {"found": 1.0, "invented": 0.1}):
+        verdicts = [gate["verdict"] for gate in _gates_of_faces("twin", {"faces": faces})]
+        assert sorted(verdicts) == ["failed", "passed"]
+    assert _gates_of_faces("twin", {}) == []
 
 
 def test_a_batch_whose_single_file_is_missing_is_an_error(

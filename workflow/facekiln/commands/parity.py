@@ -70,7 +70,7 @@ def _compare(options: argparse.Namespace) -> None:
         file=options.child,
         value=f"{gate['value']:.6g}",
         limit=f"{gate['limit']:.6g}",
-        hint="; ".join(report["diverges_at"].values()) + f"; whole report: {failed}",
+        hint="; ".join([*report["diverges_at"].values(), f"whole report: {failed}"]),
     )
 
 

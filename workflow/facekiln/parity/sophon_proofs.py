@@ -22,8 +22,8 @@ from facekiln.parity.gates import Gate
 from facekiln.parity.measure import Measure, measure, worst
 from facekiln.parity.sophon_stage import SophonStage
 from facekiln.progress import log, progress_bar
-from facekiln.provenance import read_record
-from facekiln.verdict import at_most
+from facekiln.provenance import Record, read_record
+from facekiln.verdict import at_least, at_most
 
 
 def single_of(path: Path, config: Config) -> Path | None:
@@ -63,13 +63,17 @@ def add_proofs(
         # What the compiler's own comparisons said.
         **({name: record.facts[name] for name in _TOLD if name in record.facts} if record else {}),
     }
-    precision = artifact_of(path, config, settings_from(config.chips["sophon"])).precision
-    limits = settings_from(config.chips["sophon"]).run
+    settings = settings_from(config.chips["sophon"])
+    precision, limits = artifact_of(path, config, settings).precision, settings.run
+    if record and is_mixed(record):
+        precision = "mixed"
     simulated = found["sophon-cmodel"]
     if "sophon-twin" in found:
         figures = differences(simulated, found["sophon-twin"])
         report["twin"] = _section(figures, simulated, found["sophon-twin"], model, label)
-        report["gates"] += _gates("twin against the C model", figures, limits.twin[precision])
+        what = "twin against the C model"
+        report["gates"] += _gates(what, figures, limits.twin[precision])
+        report["gates"] += _gates_of_faces(what, report["twin"])
     else:
         log.warning("%s: its twin is not made, so nothing is proved of it", path)
     single = single_of(path, config)
@@ -81,6 +85,11 @@ def add_proofs(
                 hint=f"make it: snakemake --cores 4 {single}",
             )
         _add_batch(report, path, single, model, label, config, pictures, limits.batch[precision])
+
+
+def is_mixed(record: Record) -> bool:
+    """Return whether a .bmodel was compiled with a qtable, by its record: int8 with operators in float."""
+    return any(str(one).startswith("--quantize_table") for one in record.settings.get("arguments", ()))
 
 
 _TOLD = ("quantised_against_float", "simulated_against_quantised")
@@ -123,6 +132,18 @@ def _gates(what: str, figures: Mapping[str, Measure], limit: float) -> list[dict
     ]
 
 
+def _gates_of_faces(what: str, section: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Two ways to run one file must find the same faces, however far apart single figures may be."""
+    faces = section.get("faces")
+    if not faces:
+        return []
+    gates = [
+        Gate(f"{what}: faces found", faces["found"], 1.0, at_least(faces["found"], 1.0)),
+        Gate(f"{what}: faces invented", faces["invented"], 0.0, at_most(faces["invented"], 0.0)),
+    ]
+    return [asdict(gate) for gate in gates]
+
+
 def _add_batch(
     report: dict[str, Any],
     path: Path,
@@ -151,4 +172,6 @@ def _add_batch(
     figures = differences(singles, together)
     report["batch"] = {"of": several.batch, "single": str(single)}
     report["batch"] |= _section(figures, singles, together, model, label)
-    report["gates"] += _gates(f"batch of {several.batch} against single pictures", figures, limit)
+    what = f"batch of {several.batch} against single pictures"
+    report["gates"] += _gates(what, figures, limit)
+    report["gates"] += _gates_of_faces(what, report["batch"])

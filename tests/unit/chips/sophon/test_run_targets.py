@@ -31,7 +31,9 @@ def test_a_batch_is_proved_with_the_file_for_one_on_as_many_cores(targets: Sopho
 def test_other_chips_files_need_nothing_more(targets: SophonTargets) -> None:
     assert targets.proved_with("nnie/retinaface_640.wk") == []
     assert targets.run_settings("nnie/retinaface_640.wk") == ""
-    assert targets.run_settings("sophon/bm1684/retinaface_640_int8_1b.bmodel") == "twin 0.001, batch 0.001"
+    assert targets.run_settings("sophon/bm1684/retinaface_640_int8_1b.bmodel") == repr(
+        [(1e-3, 1e-3), (5e-2, 5e-2)]
+    )
 
 
 def test_what_a_chip_lacks_is_refused(targets: SophonTargets) -> None:

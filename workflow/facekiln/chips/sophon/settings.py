@@ -103,7 +103,8 @@ class RunSettings:
     Attributes:
         timeout_minutes: that one run may take, of a whole batch.
         threads: of the twin's interpreter.
-        twin: by precision, the most that the twin may be off the C model, over the output's scale.
+        twin: by precision, the most that the twin may be off the C model, over the output's scale; `mixed` is
+            int8 with operators in float.
         batch: by precision, the most that a batch may be off its pictures one by one, likewise.
     """
 

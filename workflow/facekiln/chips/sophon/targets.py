@@ -218,7 +218,9 @@ class SophonTargets:
             return ""
         run = self.settings.run
         precision = artifact_of(artifact, self.config, self.settings).precision
-        return f"twin {run.twin[precision]:g}, batch {run.batch[precision]:g}"
+        # Which of the two an int8 file is, its record says.
+        names = ("int8", "mixed") if precision == "int8" else (precision,)
+        return repr([(run.twin[name], run.batch[name]) for name in names])
 
     def threads_of(self, artifact: str, backend: str = "sophon-cmodel") -> int:
         """Return the threads that a rule that runs an artifact asks for.
