@@ -52,6 +52,7 @@ def findings(config_folder: Path | str = "config") -> list[Finding]:
     rows.append(Finding("ok", "config", f"models: {', '.join(config.models)}; weights: {config.weights}"))
     rows.append(_mirror(config.mirror))
     rows.append(_sophon(config_folder, config))
+    rows.append(_magicmind(config_folder))
     mapper = config.chips.get("nnie", {}).get("mapper", {})
     mode = mapper.get("mode", "emulator")
     if mode == "local" and not shutil.which(mapper["command"][0]):
@@ -93,6 +94,27 @@ def _sophon(config_folder: Path | str, config: Config) -> Finding:
     except KilnError as error:
         return Finding("absent", what, f"not made, and cannot be: {error}")
     return Finding("absent", what, f"made on first need with {python.path} (Python {python.version}); {make}")
+
+
+def _magicmind(config_folder: Path | str) -> Finding:
+    """Look whether the program of the SDK's mode is here; what is behind it is asked when it builds."""
+    from facekiln.chips.magicmind.settings import load_settings
+
+    what = "magicmind sdk"
+    try:
+        sdk = load_settings(config_folder).sdk
+    except KilnError as error:
+        return Finding("missing", what, str(error))
+    if sdk.mode == "emulator":
+        return Finding("ok", what, "mode emulator (files are EMULATED)")
+    program = {"local": sdk.python, "docker": (sdk.docker_program,), "ssh": sdk.ssh_program}[sdk.mode][0]
+    if not shutil.which(program):
+        return Finding("missing", what, f"mode {sdk.mode}, but '{program}' is not in PATH")
+    named = {"docker": sdk.docker_image, "ssh": sdk.ssh_host}
+    if sdk.mode in named and not named[sdk.mode]:
+        key = "image" if sdk.mode == "docker" else "host"
+        return Finding("missing", what, f"mode {sdk.mode}, but sdk.{sdk.mode}.{key} is not set")
+    return Finding("ok", what, f"mode {sdk.mode}, by {named.get(sdk.mode) or program}")
 
 
 def _mirror(mirror: str | None) -> Finding:

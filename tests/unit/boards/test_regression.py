@@ -87,7 +87,7 @@ def test_noise_alone_fails_the_vendors_rule_and_not_ours() -> None:
 
 def test_what_cannot_be_judged() -> None:
     noisy = judge_throughput(_speed(50.0, 51.0, noisy=True), _speed(100.0, 101.0), LIMITS)
-    assert noisy.verdict == "warned" and "noisy: rejected" in noisy.reason
+    assert noisy.verdict == "warned" and "'noisy: rejected' stands in 50.0.json;" in noisy.reason
     single = judge_throughput(_speed(50.0), _speed(100.0), LIMITS)
     assert single.verdict == "warned" and "--repeats" in single.reason
     assert single.details["by_vendor"] == "failed"

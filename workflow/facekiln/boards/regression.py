@@ -169,7 +169,7 @@ def _by_interval(
 ) -> tuple[str, str]:
     noisy = [str(one.file) for one in (new, stored) if one.noisy]
     if noisy:
-        return WARNED, f"cannot be judged: {' and '.join(noisy)} is noisy: rejected; measure again"
+        return WARNED, f"cannot be judged, as '{NOISY}' stands in {' and '.join(noisy)}; measure again"
     if interval is None:
         return WARNED, "cannot be judged: one repeat each tells no noise; measure with --repeats 5"
     single = " (the stored one has one repeat, taken as exact)" if len(stored.repeats) == 1 else ""

@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--batch", required=True, metavar="N", help="4: fixed; 1-8: mutable")
     build.add_argument("--calibration", type=Path, metavar="FOLDER", help="the set, for int8")
     build.add_argument("--ranges", type=Path, metavar="FILE", help="our ranges over it, for int8")
+    build.add_argument(
+        "--sensitivity", type=Path, metavar="JSON", help="of facekiln quant sensitivity, for keep_sensitive"
+    )
     build.add_argument("--output", type=Path, required=True, metavar="MM")
     add_config(build)
 
@@ -90,7 +93,8 @@ def _build(options: argparse.Namespace) -> None:
     model = load_config(options.config).model(options.model)
     calibration = None
     if options.calibration is not None:
-        calibration = Calibration(pictures_of_set(options.calibration, model), options.ranges)
+        pictures = pictures_of_set(options.calibration, model)
+        calibration = Calibration(pictures, options.ranges, options.sensitivity)
     settings = load_settings(options.config)
     wanted = Wanted(model, options.size, options.precision, batch_from(options.batch))
     facts = build_file([options.onnx, *options.others], wanted, settings, options.output, calibration)

@@ -380,6 +380,32 @@ def test_an_emulated_file_says_so(tmp_path: Path, small: tuple[Path, Model]) -> 
     assert sha256_of(output) == first
 
 
+def test_the_most_sensitive_nodes_stay_in_float(tmp_path: Path, small: tuple[Path, Model]) -> None:
+    path, model = small
+    wanted = Wanted(model, next(iter(model.sizes)), "qint8_mixed_float16", batch_from("1"))
+    settings = _blind_is_fine(settings_from({"keep_float": [], "keep_sensitive": 1}))
+    calibration = _calibration(path, model)
+    with pytest.raises(KilnError, match=r"keep_sensitive(?s:.)*--sensitivity"):
+        build_file([path], wanted, settings, tmp_path / "out.mm", calibration)
+    report = tmp_path / "sensitivity.json"
+    # The first row is of all nodes together.
+    rows = [("(all)", ""), ("conv2", "Conv"), ("conv1", "Conv")]
+    layers = [{"node": node, "op": op} for node, op in rows]
+    report.write_text(json.dumps({"artifact_sha256": sha256_of(path), "layers": layers}))
+    facts = build_file(
+        [path], wanted, settings, tmp_path / "out.mm", replace(calibration, sensitivity=report)
+    )
+    assert facts["float_nodes"] == ["conv2"]
+    record = read_record(tmp_path / "out.mm")
+    assert record and str(report) in [item["path"] for item in record.inputs]
+    report.write_text(json.dumps({"artifact_sha256": "0" * 64, "layers": layers}))
+    with pytest.raises(KilnError, match=r"another ONNX file(?s:.)*quant sensitivity"):
+        build_file([path], wanted, settings, tmp_path / "out.mm", replace(calibration, sensitivity=report))
+    report.write_text("{}")
+    with pytest.raises(KilnError, match="no report of sensitivities"):
+        build_file([path], wanted, settings, tmp_path / "out.mm", replace(calibration, sensitivity=report))
+
+
 def test_int8_without_its_own_ranges_is_refused(tmp_path: Path, small: tuple[Path, Model]) -> None:
     path, model = small
     wanted = Wanted(model, next(iter(model.sizes)), "qint8_mixed_float16", batch_from("1"))

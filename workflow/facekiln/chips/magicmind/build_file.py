@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from facekiln.artifact import atomic_path, sha256_of
+from facekiln.artifact import atomic_path, read_json, sha256_of
 from facekiln.chips.magicmind import driver
 from facekiln.chips.magicmind.build_config import build_config, shape_of
 from facekiln.chips.magicmind.container import EmulatedModel, write_emulated
@@ -50,10 +51,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The set that int8 files are calibrated and proved on, and our ranges over it."""
+    """The set that int8 files are calibrated and proved on, our ranges over it, and what each node costs."""
 
     pictures: Sequence[NDArray[np.float32]]
     ranges: Path
+    sensitivity: Path | None = None
 
 
 def build_file(
@@ -93,7 +95,7 @@ def build_file(
     write_record(
         output,
         verb="magicmind build",
-        inputs=[*sources, *([calibration.ranges] if calibration and wanted.precision in QUANTISED else [])],
+        inputs=[*sources, *(_behind(calibration) if calibration and wanted.precision in QUANTISED else [])],
         settings={
             "model": wanted.model.name,
             "size": wanted.label,
@@ -112,6 +114,57 @@ def build_file(
     return facts
 
 
+def _behind(calibration: Calibration) -> list[Path]:
+    return [calibration.ranges, *([calibration.sensitivity] if calibration.sensitivity else [])]
+
+
+def planned(
+    network: onnx.ModelProto, settings: MagicmindSettings, calibration: Calibration | None, onnx_file: Path
+) -> set[str]:
+    """Return the nodes of an int8 file that stay in float16: `keep_float`, and the most sensitive ones.
+
+    Raises:
+        KilnError: an unknown node, no report where one is needed, or one of another ONNX file.
+    """
+    kept = kept_in_float(network, settings.keep_float)
+    if not settings.keep_sensitive:
+        return kept
+    report = calibration.sensitivity if calibration else None
+    if report is None:
+        raise KilnError(
+            "needs a report of sensitivities",
+            file=settings.sdk.config_file,
+            where="keep_sensitive",
+            value=settings.keep_sensitive,
+            hint="give --sensitivity, by facekiln quant sensitivity",
+        )
+    return kept | set(most_sensitive(report, settings.keep_sensitive, sha256_of(onnx_file)))
+
+
+def most_sensitive(path: Path, most: int, onnx_sha256: str) -> list[str]:
+    """Return the nodes that cost most alone, worst first, of what `facekiln quant sensitivity` wrote.
+
+    Raises:
+        KilnError: it is no such file, or of another ONNX file.
+    """
+    value = read_json(path)
+    hint = "facekiln quant sensitivity --help"
+    try:
+        nodes = [str(row["node"]) for row in value["layers"] if row["op"]]
+        measured = value["artifact_sha256"]
+    except (KeyError, TypeError) as error:
+        raise KilnError("is no report of sensitivities", file=path, hint=hint) from error
+    if measured and measured != onnx_sha256:
+        raise KilnError(
+            "was measured on another ONNX file",
+            file=path,
+            value=measured[:16],
+            limit=onnx_sha256[:16],
+            hint=hint,
+        )
+    return nodes[:most]
+
+
 def _by_emulator(
     sources: Sequence[Path],
     wanted: Wanted,
@@ -124,7 +177,7 @@ def _by_emulator(
     size, declared = wanted.model.size(wanted.label), wanted.model.input
     quantised = wanted.precision in QUANTISED
     method = getattr(settings.emulator, settings.calibration.algorithm)
-    kept = kept_in_float(network, settings.keep_float) if quantised else set()
+    kept = planned(network, settings, calibration, sources[0]) if quantised else set()
     computed = emulate(
         network,
         wanted.precision,
@@ -262,9 +315,9 @@ def _job(
             declared = wanted.model.input
             samples = to_card(samples, declared.mean, declared.scale).transpose(0, 3, 1, 2).astype(np.float32)
     precisions, places = dict(settings.precisions), dict[str, int]()
-    if samples is not None and settings.keep_float:
+    if samples is not None:
         plain = load_onnx(sources[0])
-        kept = kept_in_float(plain, settings.keep_float)
+        kept = planned(plain, settings, calibration, sources[0])
         # The SDK's parsers may name nodes their own way; the first two stand first in every form.
         places = {name: place for place, name in enumerate(stem_and_heads(plain)[0])}
         precisions = {**dict.fromkeys(sorted(kept), "FLOAT16"), **precisions}

@@ -115,6 +115,7 @@ class MagicmindSettings:
         source: what the SDK parses: "onnx", "torchscript" or "caffe".
         precisions: node -> "FLOAT32" or "FLOAT16", against the file's precision.
         keep_float: nodes by name, "stem" or "heads", that int8 files compute in float16.
+        keep_sensitive: so many more nodes, worst first by a report of sensitivities.
     """
 
     source: str
@@ -124,6 +125,7 @@ class MagicmindSettings:
     calibration: CalibrationSettings
     precisions: Mapping[str, str]
     keep_float: tuple[str, ...]
+    keep_sensitive: int
     emulator: EmulatorSettings
     gate: SightLimits
     table: TableSettings | None
@@ -159,6 +161,7 @@ def settings_from(value: Mapping[str, Any], file: Path | str = FILE) -> Magicmin
         calibration=CalibrationSettings(**value["calibration"]),
         precisions=dict(value["precisions"]),
         keep_float=tuple(value["keep_float"]),
+        keep_sensitive=value["keep_sensitive"],
         emulator=EmulatorSettings(**value["emulator"]),
         gate=SightLimits(**value["gate"]),
         table=_table(value["table"]),

@@ -27,7 +27,8 @@ class MagicmindTargets:
         self._targets, self._settings = Targets(config), settings_from(config.chips["magicmind"])
 
     def files(self, wildcards: Wildcards) -> dict[str, str | list[str]]:
-        """Return the files that one is made from: `onnx`, `others` by the source, `calibration`, `ranges`.
+        """Return the files that one is made from: `onnx`, `others` by the source,
+        `calibration`, `ranges`, `sensitivity`.
 
         Raises:
             KilnError: an unknown model, size, precision or batch.
@@ -46,6 +47,8 @@ class MagicmindTargets:
         if wildcards.precision in QUANTISED:
             found["calibration"] = f"{RESULTS}/calibration/{name}/calibration.json"
             found["ranges"] = f"{RESULTS}/calibration/{name}/ranges.json"
+            if self._settings.keep_sensitive:
+                found["sensitivity"] = f"{RESULTS}/quant/{name}/sensitivity.json"
         return found
 
 
@@ -61,4 +64,6 @@ def options_of(files: Any) -> list[str]:
             "--ranges",
             str(files.ranges),
         ]
+    if sensitivity := files.get("sensitivity"):
+        options += ["--sensitivity", str(sensitivity)]
     return options
