@@ -424,3 +424,31 @@ def test_our_own_ranges_of_the_onnx_file(kind: str) -> None:
     del own.tensors["r1"]
     with pytest.raises(KilnError, match="'r1'"):
         scales_of_ranges(graph, own, DTYPES[kind], "mse")
+
+
+@pytest.mark.parametrize("kind", list(DTYPES))
+def test_weights_and_biases_that_onnx_stores_once(kind: str) -> None:
+    """An untrained ResNet has one bias of zeros for many convolutions; each has its own scale in the file."""
+    constants = {"w": numbers(4, 4, 3, 3, seed=1), "b": numbers(4, seed=2)}
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes: list[Node] = [("Conv", ["x", "w", "b"], ["m"], pads), ("Conv", ["m", "w", "b"], ["y"], pads)]
+    model = network(nodes, SHAPE, constants)
+    result = _measured(model, DTYPES[kind])
+    convolutions = [node for node in result.nodes if node.params.get("kernel_h")]
+    assert not set(convolutions[0].inputs) & set(convolutions[1].inputs)
+    assert all(result.tensors[node.inputs[2]].dtype == INT32 for node in convolutions)
+    feed = numbers(*SHAPE, seed=0)
+    expected, found = run_onnx(model, feed)["y"], Simulation(result).run(feed)["y"]
+    assert np.abs(expected - found).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", list(DTYPES))
+def test_a_foreign_file_with_shared_weights_has_every_bias_quantised(kind: str) -> None:
+    constants = {"w": numbers(4, 4, 3, 3, seed=1), "a": numbers(4, seed=2), "b": numbers(4, seed=3)}
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes: list[Node] = [("Conv", ["x", "w", "a"], ["m"], pads), ("Conv", ["m", "w", "b"], ["y"], pads)]
+    graph = convert(network(nodes, SHAPE, constants)).graph
+    first, second = (node for node in graph.nodes if node.params.get("kernel_h"))
+    second.inputs[1] = first.inputs[1]
+    result = quantise(graph, dict.fromkeys(activations(graph), Quant(0.1, 0)), DTYPES[kind])
+    assert all(_by_name(result, name).dtype == INT32 for name in ("a", "b"))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
-from facekiln.chips.tengine.call import Call
+from facekiln.chips.tengine.call import Call, store
 from facekiln.chips.tengine.convert_ops import CONVERTERS
 from facekiln.chips.tengine.format import FP32, INPUT, VAR, Node, Tensor, TmGraph, constant
 from facekiln.chips.tengine.legalise import legalise
-from facekiln.chips.tengine.ops import OP_IDS
+from facekiln.chips.tengine.ops import OP_IDS, WEIGHTED
 from facekiln.chips.tengine.validate import validate
 from facekiln.errors import KilnError
 from facekiln.graph.onnx_graph import OnnxGraph
@@ -40,6 +40,25 @@ def _calls(graph: OnnxGraph) -> list[Call]:
             )
         calls += CONVERTERS[node.op](graph, node)
     return calls
+
+
+def _with_own_weights(graph: OnnxGraph, calls: Sequence[Call]) -> list[Call]:
+    """Give every convolution weights and a bias of its own: in a quantised file each has its own scale.
+
+    ONNX stores equal ones once; all biases of a network whose batch norms were never trained are equal.
+    """
+    taken: set[str] = set()
+    result = []
+    for call in calls:
+        if call.op in WEIGHTED:
+            kept = [
+                store(graph, name, graph.constants[name]) if name in taken else name
+                for name in call.inputs[1:]
+            ]
+            taken.update(name for name in kept if name in graph.constants)
+            call = replace(call, inputs=[call.inputs[0], *kept])
+        result.append(call)
+    return result
 
 
 def _unique(calls: Sequence[Call], taken: set[str]) -> list[str]:
@@ -117,7 +136,7 @@ def convert(
             )
         graph.outputs = list(outputs)
     edits = legalise(graph)
-    converted = _assemble(graph, _calls(graph), op_version)
+    converted = _assemble(graph, _with_own_weights(graph, _calls(graph)), op_version)
     converted.name = name
     if broken := [finding for finding in validate(converted) if finding.level == "error"]:
         raise KilnError("the result would break Tengine's rules: " + broken[0].sentence())

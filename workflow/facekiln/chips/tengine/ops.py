@@ -202,6 +202,10 @@ NEAREST, BILINEAR, BILINEAR_CORNERS = 1, 2, 4
 FLOOR, CEIL, COUNT_PAD = 0, 1, 16
 
 
+# What has weights that are quantised; not Deconvolution, which `validate` refuses.
+WEIGHTED = ("Convolution", "FullyConnected")
+
+
 def op_name(number: int) -> str:
     """Return an operator's name; `op NUMBER` where there is none of that number."""
     return OPS[number].name if number in OPS else f"op {number}"

@@ -25,14 +25,12 @@ from facekiln.chips.tengine.format import (
     TmGraph,
     constant,
 )
-from facekiln.chips.tengine.ops import OP_IDS, op_name
+from facekiln.chips.tengine.ops import OP_IDS, WEIGHTED, op_name
 from facekiln.chips.tengine.scales import asymmetric
 from facekiln.chips.tengine.validate import node_label, validate
 from facekiln.errors import KilnError
 from facekiln.progress import log
 
-# Not Deconvolution: see `validate`, which refuses it.
-_WEIGHTED = ("Convolution", "FullyConnected")
 # These copy codes as they are.
 _COPYING = ("Reshape", "Flatten")
 _AVERAGE = 1
@@ -175,8 +173,6 @@ def _quantise_node(graph: TmGraph, node: Node, dtype: int, tensors: list[Tensor]
     name = weights.name or ""
     if weights.kind != CONST or weights.data is None:
         raise KilnError("its weights are computed, or have no bytes", where=f"tensor '{name}'")
-    if tensors[node.inputs[1]].dtype != FP32:
-        return
     if dtype == UINT8:
         tensors[node.inputs[1]] = quantised = _weights_uint8(name, weights.values)
         scales = np.array([quantised.quant[0].scale], np.float32)
@@ -205,7 +201,7 @@ def _quantise_operand(graph: TmGraph, place: int, tensors: list[Tensor]) -> None
 def _shared(graph: TmGraph) -> None:
     """Refuse weights or biases that two operators read: each would want its own scale."""
     readers = Counter(
-        place for node in graph.nodes if op_name(node.op) in _WEIGHTED for place in node.inputs[2:3]
+        place for node in graph.nodes if op_name(node.op) in WEIGHTED for place in node.inputs[2:3]
     )
     for place, count in readers.items():
         if count > 1:
@@ -240,7 +236,7 @@ def quantise(graph: TmGraph, scales: Mapping[str, Quant], dtype: int, *, style: 
         else:
             tensors.append(replace(tensor))
     for node in graph.nodes:
-        if op_name(node.op) in _WEIGHTED:
+        if op_name(node.op) in WEIGHTED:
             _quantise_node(graph, node, dtype, tensors)
         elif node.op == OP_IDS["Eltwise"] and dtype == INT8 and style == "exact":
             for place in node.inputs:
