@@ -181,12 +181,12 @@ def test_precisions_asked_for_are_obeyed(chip: str, precision: str, bench: Bench
             run_tool(bench.environment, "model_deploy", arguments, folder=job, log=None, timeout_minutes=5)
             lowered = lowered_name(job)
             if kept:
-                proved = prove_obeyed(lowered, qtable)
+                proved = prove_obeyed(lowered, qtable, "INT8")
                 assert proved.kept >= 6 and proved.counts[precision] >= proved.kept
                 assert proved.counts["INT8"] >= 2
             else:
                 with pytest.raises(GateError, match="is computed in INT8"):
-                    prove_obeyed(lowered, qtable)
+                    prove_obeyed(lowered, qtable, "INT8")
             # The fact that `shared_scales` rests on.
             network = read_mlir(lowered)
             scales = [

@@ -32,8 +32,6 @@ LOWERED = """module @m attributes {module.state = "TPU_LOWERED", module.weight_f
 #loc1 = loc("conv")
 #loc2 = loc("conf_Softmax")
 """
-# An operator that stayed in float, as a qtable may ask.
-MIXED = '%1 = "tpu.Conv2D"(%0) {} : (tensor<1x3x8x8xf16>) -> tensor<1x3x8x8xf16> loc("conv")\n'
 
 
 class Tool:
@@ -194,6 +192,7 @@ def test_int8_has_a_table_and_no_other_has(run: Callable[..., Compiled], tool: T
         run(INT8)
     with pytest.raises(KilnError, match="fp16 takes no tables"):
         run(FP16, Tables(table))
+    tool.lowered = LOWERED.replace("f16", "!quant.uniform<i8:f32, 0.5>")
     run(INT8, Tables(table))
     assert "--calibration_table=calibration.table" in tool.deployed
 
@@ -207,9 +206,23 @@ def test_a_qtable_is_given_only_where_it_has_rows(
 ) -> None:
     mixed = tmp_path / "a.qtable"
     mixed.write_text(text)
-    tool.lowered += MIXED if given else ""
+    tool.lowered = LOWERED if given else LOWERED.replace("f16", "!quant.uniform<i8:f32, 0.5>")
     run(INT8, Tables(table, mixed))
     assert ("--quantize_table=mixed.qtable" in tool.deployed) is given
+
+
+@pytest.mark.parametrize("element", ["f32", "!quant.uniform<i8:f32, 0.5>"])
+def test_a_file_that_computes_in_another_precision_than_its_name_says_leaves_nothing(
+    run: Callable[..., Compiled], tool: Tool, tmp_path: Path, element: str
+) -> None:
+    """Each comparison passes: they are of outputs, and float32 has no more error than float16."""
+    assert run().operators == {"F16": 2}
+    output = tmp_path / "out" / f"{FP16.stem}.bmodel"
+    output.unlink()
+    tool.lowered = LOWERED.replace("f16", element)
+    with pytest.raises(GateError, match=r"'conv' \(Conv2D\) is computed in"):
+        run()
+    assert not output.exists()
 
 
 def make_twin(top: Path, tmp_path: Path) -> Path:

@@ -184,13 +184,16 @@ def test_a_qtable_names_operators_of_its_network() -> None:
 def test_precisions_are_read_back(tmp_path: Path) -> None:
     lowered = tmp_path / "x_tpu.mlir"
     lowered.write_text(LOWERED)
-    proved = prove_obeyed(lowered, Qtable({"p_Softmax": "F16", "a_Conv": "INT8"}))
+    proved = prove_obeyed(lowered, Qtable({"p_Softmax": "F16", "a_Conv": "INT8"}), "INT8")
     assert proved.kept == 2 and proved.counts == {"INT8": 1, "F16": 1}
     with pytest.raises(GateError, match=r"'a_Conv' \(Conv2D\) is computed in INT8"):
-        prove_obeyed(lowered, Qtable({"a_Conv": "F16"}))
+        prove_obeyed(lowered, Qtable({"a_Conv": "F16"}), "INT8")
     with pytest.raises(GateError, match="'b_Relu' is not in the quantised network"):
-        prove_obeyed(lowered, Qtable({"b_Relu": "F16"}))
-    assert prove_obeyed(lowered, None).kept == 0
+        prove_obeyed(lowered, Qtable({"b_Relu": "F16"}), "INT8")
+    assert prove_obeyed(lowered, None, "INT8").kept == 0
+    for precision in ("F16", "F32"):
+        with pytest.raises(GateError, match=r"'a_Conv' \(Conv2D\) is computed in INT8, which nothing asked"):
+            prove_obeyed(lowered, None, precision)
 
 
 def test_sensitivities(tmp_path: Path) -> None:

@@ -183,8 +183,7 @@ def compile_file(
         )
         quantised, simulated = _checks(printed, artifact)
         lowered = lowered_name(job)
-        int8 = artifact.precision == "int8"
-        operators = prove_obeyed(lowered, tables.mixed).counts if int8 else {}
+        operators = prove_obeyed(lowered, tables.mixed, QUANTIZE[artifact.precision]).counts
         scratch = job / _BMODEL
         data = normalise(scratch.read_bytes())
         scratch.write_bytes(data)

@@ -29,6 +29,8 @@ _WORDS = (STEM, HEADS, OUTPUTS)
 _STEM_LAYERS = 3
 _STEM = re.compile(rf"{STEM}(?::(\d+))?")
 WEIGHTED = ("Conv", "Deconv", "MatMul")
+# The same in quantised networks.
+_LOWERED = ("Conv2D", "Deconv", "MatMul")
 _ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Sigmoid", "Clip", "HardSwish", "Swish")
 
 
@@ -183,12 +185,14 @@ def plan(
     return table
 
 
-def prove_obeyed(lowered: Path, table: Qtable | Path | None) -> Proved:
-    """Read back from the quantised network that every operator is computed as the table says.
+def prove_obeyed(lowered: Path, table: Qtable | Path | None, precision: str) -> Proved:
+    """Read back from the quantised network that every operator is computed as was asked for.
 
     Args:
         lowered: the `*_tpu.mlir` that the .bmodel is compiled from, or a twin's `final.mlir`.
-        table: what was asked for; None or without rows: nothing.
+        table: of operators by name; None or without rows: nothing.
+        precision: the file's own, "F32", "F16" or "INT8", of each weighted operator that the table does not
+            name. Others have what the chip computes them in.
 
     Raises:
         GateError: an operator is not in the quantised network, or is computed otherwise; names it.
@@ -211,6 +215,14 @@ def prove_obeyed(lowered: Path, table: Qtable | Path | None) -> Proved:
                 limit=mode,
                 hint="this chip has no such operator in that precision: take it out of mixed.keep_float, or"
                 " name another float in mixed.precision",
+            )
+    for op in network.ops:
+        if op.kind in _LOWERED and op.precision != precision and not modes.keys() & set(op.names):
+            raise GateError(
+                f"operator '{op.name}' ({op.kind}) is computed in {op.precision}, which nothing asked for",
+                file=lowered.name,
+                limit=precision,
+                hint="name it in mixed.keep_float if that is meant",
             )
     counts: dict[str, int] = {}
     for op in network.ops:
