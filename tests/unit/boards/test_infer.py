@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -92,6 +93,51 @@ def test_the_program_from_end_to_end(tmp_path: Path, model: Model) -> None:
     found = infer_log.read_outputs(tmp_path / infer_log.OUTPUT, model, artifact, 3)
     assert {name: value.shape[0] for name, value in found.items()} == dict.fromkeys(model.outputs, 3)
     assert np.abs(np.diff(found["loc"], axis=0)).max() > 0
+
+
+# ncnn as far as the program asks it: the output is the sum over each plane.
+_NCNN = """
+import numpy, sys, types
+class Mat:
+    def __init__(self, values): self.values = values
+    def clone(self): return self
+    def __array__(self, dtype=None, copy=None): return self.values
+class Extractor:
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def input(self, name, mat): self.mat = mat; return 0
+    def extract(self, name): return 0, Mat(self.mat.values.sum(axis=(1, 2)))
+class Net:
+    def __init__(self): self.opt = types.SimpleNamespace(num_threads=1, use_fp16_storage=True)
+    def load_param(self, path): return 0
+    def load_model(self, path): print("half", self.opt.use_fp16_storage); return 0
+    def input_names(self): return ["input"]
+    def output_names(self): return ["out"]
+    def create_extractor(self): return Extractor()
+sys.modules["ncnn"] = types.SimpleNamespace(Net=Net, Mat=Mat, __version__="0")
+import runpy
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("which", ["this Python", "Python 3.7"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_program_in_a_boards_python(which: str, exact: bool, tmp_path: Path, model: Model) -> None:
+    python = sys.executable if which == "this Python" else os.environ.get("FACEKILN_PYTHON37")
+    if not python:
+        pytest.skip("no Python 3.7 with numpy: set FACEKILN_PYTHON37")
+    infer_log.write_declared(tmp_path / infer_log.DECLARED, model, exact=exact, half=False)
+    pictures = np.random.default_rng(1).integers(0, 256, (3, 4, 6, 3)).astype(np.uint8)
+    np.save(tmp_path / infer_log.PICTURES, pictures)
+    command = [python, "-c", _NCNN, str(infer_log.PROGRAM), "ncnn"]
+    command += infer_log.arguments("a.param", threads=1)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert infer_log.parse(done.stdout, count=3).version == "ncnn 0"
+    assert f"half {not exact}\n" in done.stdout
+    wanted = np.stack([to_tensor(one, model.input)[0].sum(axis=(1, 2)) for one in pictures])
+    with np.load(tmp_path / infer_log.OUTPUT) as found:
+        np.testing.assert_allclose(found["out"], wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from facekiln.boards.tools import TOOLS, Tool
 from facekiln.boards.upload import fetch, store
 from facekiln.config import Model
 from facekiln.errors import KilnError
+from facekiln.provenance import sidecar_of
 
 _SHOWN = 400  # characters of standard error in a message
 
@@ -195,6 +196,9 @@ def inferring_on(
     tool = tool_on(board, artifact)
     runtime = board.runtime(tool.name)
     files = {name: path for name, path in files_of(artifact, tool).items() if path != latency_log.PROGRAM}
+    record = sidecar_of(artifact)
+    if board.virtual and record.is_file():  # a stand-in learns from it what the path says here
+        files[record.name] = record
     if tool.name in latency_log.RUNTIMES:
         files[infer_log.PROGRAM.name] = infer_log.PROGRAM
         command = [runtime.tool, infer_log.PROGRAM.name, tool.name]

@@ -9,7 +9,7 @@ on behind it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,16 +192,23 @@ def _run_all(
     with progress_bar(len(dataset), what, "img", initial=partial.done) as bar:
         # The next shard is read, fitted and sent while the board runs this one.
         for each in ahead(make, _grouped(left, shard), depth=1):
+            behind = bar.n + len(each.prepared)
             if each.pictures is not None:
-                outputs, _ = place.infer(each.pictures)
+                outputs, _ = place.infer(each.pictures, _mover(bar, len(each.prepared), each.count))
                 each.pictures.unlink()
                 stage.add(outputs, each.count)
             for prepared in each.prepared:
                 partial.add(one(prepared))
             partial.keep()
-            bar.update(len(each.prepared))
+            bar.update(behind - bar.n)
     if one.lost:
         log.warning("%d faces have no box to cut a square around; their points are NaN", one.lost)
+
+
+def _mover(bar: Any, pictures: int, inputs: int) -> Callable[[int], object]:
+    """Return what moves the bar by a shard's pictures, as its inputs (a landmark model's faces) are done."""
+    begun = bar.n
+    return lambda done: bar.update(begun + done * pictures // inputs - bar.n)
 
 
 def _grouped(indices: range, shard: int) -> Iterator[range]:
