@@ -175,6 +175,8 @@ def test_accuracy_by_mode_with_its_protocol(config: Config, root: Path) -> None:
     other = _evaluation("magicmind/retinaface_640_force_float16_1b.mm", 0.91, replace(STAMP, nms_iou=0.5))
     with pytest.raises(KilnError, match="two protocols"):
         _tables(config, root, evaluations=[*files, other])
+    with pytest.raises(KilnError, match="no MagicMind file"):
+        _tables(config, root, evaluations=[_evaluation("nnie/retinaface_640.wk", 0.9)])
     again = _evaluation(f"magicmind/retinaface_640_{QINT8}_4b.mm", 0.909)
     with pytest.raises(KilnError, match="same subject"):
         _tables(config, root, evaluations=[*files, again])

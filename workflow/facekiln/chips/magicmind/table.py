@@ -245,7 +245,7 @@ def _precision_table(
         column = f"{evaluation.stamp.evaluator} {evaluation.path.stem}"
         artifact = evaluation.subject["artifact"]
         groups.setdefault(column, []).append(evaluation)
-        if not artifact.endswith(".mm"):
+        if artifact.endswith(".sim.onnx"):
             references[column, PurePosixPath(artifact).name.removesuffix(".sim.onnx")] = evaluation
             continue
         subject, _ = subject_of(artifact, config)
