@@ -9,7 +9,8 @@ Upstream's files are looked for by name in $FACEKILN_MIRROR: RFB-320 and slim_32
 (Charrin/RetinaFace-Cpp, Demo/ncnn/models and SpeedTest/ncnn), each .param with its .bin. All of a row's
 files run in one process, in the same ncnn, on the same noise, one after the other in each turn; all outputs
 are extracted. A ratio is the median over turns of one file's time over the other's, with its 95 % interval;
-of processor time, which other work on the machine disturbs less, it is given too. Making is timed as well:
+of processor time, which other work on the machine disturbs less, it is given too. `alike_to_upstream` takes
+the one of ours that stores its weights as theirs does: mnet-opt has half floats. Making is timed as well:
 pnnx alone and the whole `ncnn convert` with its proof, our writer, int8 from a table, and calibration
 pictures per second of `quant ranges`.
 """
@@ -88,6 +89,7 @@ def row(
     stem: str, upstream: tuple[str, ...], options: argparse.Namespace, mirror: Path
 ) -> dict[str, Any] | None:
     """Return the figures of one model, None where a file is missing."""
+    from facekiln.chips.ncnn.model import read_model
     from facekiln.config import load_config
     from facekiln.targets import model_and_size_of
 
@@ -108,8 +110,14 @@ def row(
     def ratio(one: str, other: str, of: dict[str, list[float]] = times) -> dict[str, Any]:
         return median_of([a / b for a, b in zip(of[one], of[other], strict=True)])
 
+    # A file that stores half floats is set against ours that does: memory is read at another pace.
+    alike = {key: "fp16" if read_model(path).storage() == "fp16" else "fp32" for key, path in theirs.items()}
+    pairs = {key: kind for key, kind in alike.items() if kind in paths}
     return {
         "milliseconds": medians,
+        "stored_alike": alike,
+        "alike_to_upstream": {key: ratio(kind, key) for key, kind in pairs.items()},
+        "alike_to_upstream_processor_time": {key: ratio(kind, key, spent) for key, kind in pairs.items()},
         "fp32_to_upstream": {key: ratio("fp32", key) for key in theirs},
         "fp32_to_upstream_processor_time": {key: ratio("fp32", key, spent) for key in theirs},
         "to_fp32": {kind: ratio(kind, "fp32") for kind in paths if kind != "fp32"},
