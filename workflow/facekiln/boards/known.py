@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,20 @@ from facekiln.boards.login import fingerprint
 from facekiln.boards.settings import boards_from
 from facekiln.errors import KilnError
 
-_TOP = re.compile(r"^boards:\s*(\{\s*\}|null|~)?\s*(#.*)?$", re.MULTILINE)
+# Blanks only and no line ends, as what follows are comments of the file's owner.
+_TOP = re.compile(r"^boards:[ \t]*(?:\{[ \t]*\}|null|~)?[ \t]*(#.*)?$", re.MULTILINE)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Hold off other writers of the file, by a lock of its folder, which leaves nothing behind."""
+    handle = os.open(file.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _text_of(file: Path) -> str:
@@ -53,13 +69,21 @@ def add_entry(file: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Add a board below `boards:`.
 
     Raises:
-        KilnError: the entry breaks the schema, or the file has an unusual form (it is left as it is).
+        KilnError: it is declared already, the entry breaks the schema, or the file has an unusual form (it is
+            left as it is).
     """
-    text = _text_of(file)
-    before = (yaml.safe_load(text) or {}).get("boards") or {}
-    block = _block(name, entry, _indent(text))
-    new = _TOP.sub(lambda _: "boards:\n" + block.rstrip("\n"), text, count=1)
-    _write(file, new, {**before, name: dict(entry)}, block)
+    with _alone(file):
+        text = _text_of(file)
+        before = (yaml.safe_load(text) or {}).get("boards") or {}
+        if name in before:
+            raise KilnError("is declared already", file=file, where=name)
+        block = _block(name, entry, _indent(text)).rstrip("\n")
+
+        def with_block(top: re.Match[str]) -> str:
+            return f"boards:{' ' + top[1] if top[1] else ''}\n{block}"
+
+        new = _TOP.sub(with_block, text, count=1).rstrip("\n") + "\n"
+        _write(file, new, {**before, name: dict(entry)}, block)
 
 
 def pin(file: Path, name: str, host_key: str, *, replace: bool = False) -> bool:
@@ -69,6 +93,11 @@ def pin(file: Path, name: str, host_key: str, *, replace: bool = False) -> bool:
         HostKeyFault: another key is pinned and `replace` is not given; both fingerprints are told.
         KilnError: the file has an unusual form (it is left as it is).
     """
+    with _alone(file):
+        return _pin(file, name, host_key, replace=replace)
+
+
+def _pin(file: Path, name: str, host_key: str, *, replace: bool) -> bool:
     text = _text_of(file)
     before = (yaml.safe_load(text) or {}).get("boards") or {}
     pinned = before[name].get("host_key")

@@ -84,6 +84,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--raw-log", type=Path, metavar="FILE", help="standard output; errors in FILE.stderr")
     run.add_argument("words", nargs="+", metavar="COMMAND", help="after `--`")
 
+    collect = _on_board(
+        verbs,
+        "collect",
+        _collect,
+        "read what came back of a run that `board run` prepared for a board without a connection",
+        "facekiln board collect cam1 3f2a9c0d4e5b6a71",
+    )
+    collect.add_argument("prepared", metavar="RUN", help="as the printed plan names it")
+
     put = _on_board(
         verbs, "put", _put, "bring files into the board's store", "facekiln board put se7 a.bmodel"
     )
@@ -375,7 +384,7 @@ def _collect(options: argparse.Namespace) -> int:
     from facekiln.boards.settings import load_board
     from facekiln.progress import log
 
-    done = collect(load_board(options.name, options.config), options.run)
+    done = collect(load_board(options.name, options.config), options.prepared)
     sys.stdout.write(done.stdout)
     sys.stderr.write(done.stderr)
     log.info("%s: exit status %s after %.2f s", options.name, done.status, done.seconds)
