@@ -16,7 +16,8 @@ def add_table_verb(verbs: Any) -> None:
         "table",
         _table,
         "put measurements and evaluations of MagicMind files into the two tables of Cambricon's sample",
-        "facekiln magicmind table --evaluations results/eval/voc/onnxruntime/onnx/retinaface_640.sim.onnx/*.json"
+        "facekiln magicmind table --evaluations"
+        " results/eval/voc/onnxruntime/onnx/retinaface_640.sim.onnx/procedural.json"
         " results/eval/voc/magicmind-emulator/*/*_1b.mm/*.json --records results/bench/*/magicmind/*.json",
     )
     table.add_argument("--records", type=Path, nargs="+", default=[], help="of `facekiln bench run`")

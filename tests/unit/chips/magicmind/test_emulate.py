@@ -26,7 +26,7 @@ from facekiln.chips.magicmind.settings import MagicmindSettings, load_settings, 
 from facekiln.cli import main
 from facekiln.config import Config, Model, load_config
 from facekiln.errors import KilnError
-from facekiln.graph.rebatch import with_batch
+from facekiln.graph.rebatch import fixed_batch, free_batch
 from facekiln.provenance import read_record
 from facekiln.quant.nodes import weights
 from facekiln.quant.run import Session
@@ -214,19 +214,24 @@ def test_mutable_batches_equal_single_pictures() -> None:
             runtime.run(wrong)
 
 
-def test_with_batch_computes_the_same() -> None:
+def test_another_batch_computes_the_same() -> None:
     batch = feed(batch=4)
     expected = np.concatenate([Session(network()).run({"input": one[None]})["out"] for one in batch])
-    for many in (4, None):
-        np.testing.assert_allclose(
-            Session(with_batch(network(), many)).run({"input": batch})["out"], expected, rtol=1e-6, atol=1e-6
-        )
+    fixed, edits = fixed_batch(network(), 4, "TEST-BATCH")
+    assert {edit.rule for edit in edits} == {"TEST-BATCH"}
+    for wider in (fixed, free_batch(network())):
+        found = Session(wider).run({"input": batch})["out"]
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     odd = network()
     odd.graph.initializer[-1].CopyFrom(numpy_helper.from_array(np.array([36, 4], np.int64), "to"))
     with pytest.raises(KilnError, match="does not begin with the batch"):
-        with_batch(odd, 2)
+        free_batch(odd)
+    with pytest.raises(KilnError, match="does not follow a batch of 2"):
+        fixed_batch(odd, 2, "TEST-BATCH")
     with pytest.raises(KilnError, match="is not of batch 1"):
-        with_batch(with_batch(network(), 4), 2)
+        free_batch(fixed)
+    with pytest.raises(KilnError, match="is not for one picture"):
+        fixed_batch(fixed, 2, "TEST-BATCH")
 
 
 def test_the_file_comes_back(tmp_path: Path) -> None:

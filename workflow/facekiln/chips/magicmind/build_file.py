@@ -25,7 +25,7 @@ from facekiln.chips.magicmind.settings import MagicmindSettings
 from facekiln.config import Model
 from facekiln.errors import KilnError
 from facekiln.graph.export import load_onnx, save_onnx
-from facekiln.graph.rebatch import with_batch
+from facekiln.graph.rebatch import fixed_batch, free_batch
 from facekiln.parity.sight import Run, judge_sight, measure_sight
 from facekiln.progress import log
 from facekiln.provenance import tool_versions, write_record
@@ -302,8 +302,10 @@ def _job(
     if settings.source == "onnx":
         files = [scratch / "network.onnx"]
         network = load_onnx(sources[0])
-        if batch.most > 1:
-            network = with_batch(network, None if batch.mutable else batch.most)
+        if batch.mutable:
+            network = free_batch(network)
+        else:
+            network, _ = fixed_batch(network, batch.most, "MAGICMIND-BATCH")
         save_onnx(network, files[0])
     dims: list[int] | None = shape_of(size, batch.most)
     if batch.mutable:
