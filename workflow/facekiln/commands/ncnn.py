@@ -195,13 +195,24 @@ def _run(options: argparse.Namespace) -> None:
     from facekiln.commands.tensors import tell_tensors
     from facekiln.config import load_config
     from facekiln.parity.ncnn_stage import NcnnStage
+    from facekiln.progress import log
+    from facekiln.vision.detect import faces_from_outputs
     from facekiln.vision.image import read_image
     from facekiln.vision.preprocess import fit
 
     model = load_config(options.config).model(options.model)
     stage = NcnnStage(options.param, model)
-    picture, _ = fit(read_image(options.image), model.size(options.size), model.input.resize)
-    tell_tensors(stage.run(picture), options.output)
+    size = model.size(options.size)
+    picture, _ = fit(read_image(options.image), size, model.input.resize)
+    outputs = stage.run(picture)
+    if model.priors:
+        # ncnn runs a file at any size, with the rows of its own: only their number tells.
+        log.info(
+            "%d faces from score %g on",
+            len(faces_from_outputs(outputs, model, size)),
+            model.decode.score_threshold,
+        )
+    tell_tensors(outputs, options.output)
 
 
 def _inspect(options: argparse.Namespace) -> int:

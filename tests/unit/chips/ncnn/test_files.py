@@ -25,7 +25,7 @@ from facekiln.parity.executors import open_stage
 from facekiln.provenance import read_record
 from facekiln.quant.ranges import measure_ranges, write_ranges
 from facekiln.quant.run import pictures_in_memory
-from facekiln.vision.image import read_image
+from facekiln.vision.image import read_image, write_image
 from facekiln.vision.preprocess import fit
 
 pytestmark = pytest.mark.usefixtures("wheels")
@@ -288,3 +288,23 @@ def test_the_gate_catches_kl_on_few_pictures(
     built = quantise_file(fp32, Source(source, ranges), pictures, model, "320", settings, out)
     assert built.sight["faces"]["parent"] >= 2
     assert built.sight["faces"]["found"] >= 0.8
+
+
+def test_a_file_of_another_size_is_not_run_quietly(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ncnn takes a picture of any size and gives as many rows as ever."""
+
+    class Small:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def run(self, _: object) -> dict[str, NDArray[np.float32]]:
+            return {"scores": np.zeros((1, 4420, 2), np.float32), "boxes": np.zeros((1, 4420, 4), np.float32)}
+
+    monkeypatch.setattr("facekiln.parity.ncnn_stage.NcnnStage", Small)
+    write_image(tmp_path / "x.png", np.zeros((48, 64, 3), np.uint8))
+    words = ["ncnn", "run", "x.param", str(tmp_path / "x.png"), "--config", str(root / "config")]
+    assert main([*words, "--model", "ulfd_rfb_320", "--size", "320"]) == 0
+    assert main([*words, "--model", "ulfd_rfb_640", "--size", "640"]) == 1
+    assert "does not fit the priors" in capsys.readouterr().err
