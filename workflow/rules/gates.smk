@@ -7,16 +7,13 @@ from facekiln.evaluation.gates_list import refresh_summary
 from facekiln.evaluation.plan import EvaluationTargets
 
 PLAN = EvaluationTargets(KILN)
-
-
-def all_gates():
-    return [*PLAN.gates(), *throughput_gates(KILN)]
+ALL_GATES = lambda: [*PLAN.gates(), *throughput_gates(KILN)]
 
 
 # What stops a run (a prediction refused, a parity that failed) leaves no summary that says what is no longer so.
 onerror:
     refresh_summary(
-        all_gates,
+        ALL_GATES,
         Path("results/gates/summary.json"),
         Path("results/gates/summary.html"),
     )
@@ -149,7 +146,7 @@ rule check_throughput:
 
 rule summarise_gates:
     input:
-        checked(lambda wc: all_gates()),
+        checked(lambda wc: ALL_GATES()),
     output:
         json="results/gates/summary.json",
         page=report(
