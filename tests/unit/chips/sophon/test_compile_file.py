@@ -15,11 +15,11 @@ from facekiln.chips.sophon.compile_file import Compiled, Tables
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.settings import DeploySettings
 from facekiln.errors import GateError, KilnError
-from facekiln.provenance import read_record
+from facekiln.provenance import read_record, write_record
 from support.bmodels import TIME, S, bmodel_bytes
 from support.sophon import COMPARISON, fake_environment
 
-INT8 = Artifact("bm1684x", "retinaface", "640", "int8", 1)
+INT8 = Artifact("bm1684x", "retinaface", "640", "int8", 4)
 FP16 = Artifact("bm1688", "retinaface", "640", "fp16", 4, cores=2)
 SETTINGS = DeploySettings(30.0, {"fp32": (0.99, 0.99), "fp16": (0.99, 0.9), "int8": (0.85, 0.45)})
 INFO = "device mem size: 9476864 (weight: 1187840, instruct: 97024, runtime: 8192000)\n"
@@ -76,7 +76,14 @@ def top(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("top.mlir", "weights.npz", "input.npz", "reference.npz"):
         (folder / name).write_bytes(name.encode())
+    transformed(folder)
     return folder
+
+
+def transformed(top: Path, **changes: Any) -> None:
+    """Write the record that a transform leaves."""
+    settings = {"model": "retinaface", "size": "640", "batch": 4, **changes}
+    write_record(top / "top.mlir", verb="sophon transform", inputs=[], settings=settings)
 
 
 @pytest.fixture
@@ -223,6 +230,20 @@ def test_a_file_that_computes_in_another_precision_than_its_name_says_leaves_not
     with pytest.raises(GateError, match=r"'conv' \(Conv2D\) is computed in"):
         run()
     assert not output.exists()
+
+
+@pytest.mark.parametrize("changes", [{"model": "ghostone"}, {"size": "320"}, {"batch": 1}, None])
+def test_a_transform_of_something_else_than_the_name_says_is_refused(
+    run: Callable[..., Compiled], tool: Tool, top: Path, tmp_path: Path, changes: dict[str, Any] | None
+) -> None:
+    """A file of four pictures called _1b, or one network by another's name: the tool's checks all pass."""
+    if changes is None:
+        (top / "top.mlir.kiln.json").unlink()
+    else:
+        transformed(top, **changes)
+    with pytest.raises(KilnError, match="is no transform of what retinaface_640_fp16_4b_2core"):
+        run()
+    assert not (tmp_path / "out" / f"{FP16.stem}.bmodel").exists()
 
 
 def make_twin(top: Path, tmp_path: Path) -> Path:

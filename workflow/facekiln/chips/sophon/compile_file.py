@@ -24,7 +24,7 @@ from facekiln.chips.sophon.settings import DeploySettings
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.chips.sophon.transform import INPUT, REFERENCE, TOP, stage
 from facekiln.errors import GateError, KilnError
-from facekiln.provenance import tool_versions, write_record
+from facekiln.provenance import read_record, tool_versions, write_record
 
 _TABLE, _QTABLE, _BMODEL = "calibration.table", "mixed.qtable", "net.bmodel"
 _MEMORY = re.compile(r"device mem size: (\d+) \(weight: (\d+), instruct: (\d+), runtime: (\d+)\)")
@@ -138,6 +138,27 @@ def lowered_name(job: Path) -> Path:
     return found[0]
 
 
+def check_top(top: Path, artifact: Artifact) -> None:
+    """Check by its record that a transform is of an artifact's model, size and batch.
+
+    Each of the tool's checks would pass: they compare what is there with itself, not with the name.
+
+    Raises:
+        KilnError: it has no record, or is of another.
+    """
+    record = read_record(top / TOP)
+    wanted = {"model": artifact.model, "size": artifact.size, "batch": artifact.batch}
+    found = {name: record.settings.get(name) for name in wanted} if record else None
+    if found != wanted:
+        raise KilnError(
+            f"is no transform of what {artifact.stem}.bmodel names",
+            file=top / TOP,
+            value=found or "no record",
+            limit=wanted,
+            hint="facekiln sophon transform --help; the .bmodel's name says what it is",
+        )
+
+
 def compile_file(
     top: Path,
     artifact: Artifact,
@@ -160,10 +181,12 @@ def compile_file(
         gate: judges an int8 file by its quantised network (see `sight.check_sight`) and returns its figures.
 
     Raises:
-        KilnError: the tool fails, takes too long, or its file is not one that can be reproduced.
+        KilnError: `top` is of something else than the artifact's name says (see `check_top`), the tool fails,
+            takes too long, or its file is not one that can be reproduced.
         GateError: a check failed or did not run. Nothing is written then.
     """
     check_writable(output)
+    check_top(top, artifact)
     with job_folder(output) as job:
         stage(top, job)
         stage_tables(tables, job)
