@@ -164,6 +164,25 @@ def test_flood_of_output_is_ended(runner: RemoteRunner) -> None:
         with_limits(runner, output_mb=1).run(["yes", "no end of it " * 50])
 
 
+def test_board_that_does_not_end_a_flood_fills_neither_memory_nor_disk(
+    runner: RemoteRunner, tmp_path: Path
+) -> None:
+    # Its watcher looks at the amount every eighth poll, so not before 24 s here.
+    slow = with_limits(runner, output_mb=1, poll_seconds=3)
+    command = ["sh", "-c", "head -c 5000000 /dev/zero >&2; head -c 5000000 /dev/zero; exec sleep 60"]
+    with pytest.raises(RunEnded, match="printed more than it may"):
+        slow.run(command, log_file=tmp_path / "raw.log")
+    assert (tmp_path / "raw.log").stat().st_size <= 2 << 20
+    assert (tmp_path / "raw.log.stderr").stat().st_size <= 2 << 20
+
+
+def test_listener_gets_nothing_that_a_terminal_obeys(runner: RemoteRunner) -> None:
+    lines: list[str] = []
+    done = runner.run(["printf", r"\033]0;title\007\033[2Jgone\302\2331m\n"], on_line=lines.append)
+    assert lines == [r"\x1b]0;title\x07\x1b[2Jgone\x9b1m"]
+    assert "\x1b" in done.stdout  # the log stays as it is
+
+
 def test_memory_limit_holds(runner: RemoteRunner) -> None:
     done = with_limits(runner, memory_mb=500).run([sys.executable, "-c", "x = bytearray(2 << 30)"])
     assert done.status != 0

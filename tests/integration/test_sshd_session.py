@@ -14,6 +14,7 @@ import pytest
 
 from facekiln.boards.faults import (
     AccessRefused,
+    BadAnswer,
     BoardFault,
     ConnectionLost,
     HostKeyFault,
@@ -63,6 +64,11 @@ def test_large_input_and_output_do_not_block_each_other(sshd: Sshd, tmp_path: Pa
         done = session.run("cat >x; cat x; cat x >&2; rm x".replace("x", str(tmp_path / "x")), stdin=data)
     assert done.stdout == data
     assert done.stderr == data
+
+
+def test_answer_without_an_end_is_not_kept(sshd: Sshd, tmp_path: Path) -> None:
+    with Session(sshd.board(tmp_path)) as session, pytest.raises(BadAnswer, match="without an end"):
+        session.run("head -c 40000000 /dev/zero")
 
 
 def test_server_without_the_pinned_key_is_refused_with_its_fingerprint(sshd: Sshd, tmp_path: Path) -> None:

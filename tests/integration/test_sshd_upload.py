@@ -19,9 +19,10 @@ import pytest
 
 from facekiln.boards import upload
 from facekiln.boards.faults import BoardFault, Damaged, DiskFull, ReadOnly
-from facekiln.boards.script import BoardScript
+from facekiln.boards.script import Answer, BoardScript
 from facekiln.boards.session import Session
 from facekiln.boards.settings import Board
+from facekiln.errors import KilnError
 from support.sshd import Proxy, Sshd, running_sshd, wait_until
 
 MB = 1 << 20
@@ -309,6 +310,31 @@ def test_rest_of_another_file_is_not_kept(script: BoardScript, tmp_path: Path) -
     (tmp_path / f".near.{label}.part").write_bytes(bytes(MB))
     upload.fetch(script, str(remote), near)
     assert sha(near) == sha(remote)
+
+
+def test_file_that_is_longer_than_told_does_not_fill_the_disk(
+    script: BoardScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, near = file_of(tmp_path / "far", 8 * MB), tmp_path / "near"
+    call = script.call
+
+    def lying(*words: object, **options: object) -> Answer:
+        told = call(*words, **options)  # type: ignore[arg-type]
+        return Answer("file", {"size": "1000"}) if words[0] == "stat" else told
+
+    monkeypatch.setattr(script, "call", lying)
+    with pytest.raises(Damaged):
+        upload.fetch(script, str(remote), near)
+    assert not list(tmp_path.glob("*near*"))
+
+
+def test_file_that_does_not_fit_here_is_told(
+    script: BoardScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = file_of(tmp_path / "far", MB)
+    monkeypatch.setattr(script, "call", lambda *_, **__: Answer("file", {"size": str(1 << 60)}))
+    with pytest.raises(KilnError, match="does not fit"):
+        upload.fetch(script, str(remote), tmp_path / "near")
 
 
 def test_missing_remote_file_is_told(script: BoardScript, tmp_path: Path) -> None:

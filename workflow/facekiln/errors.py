@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+# All of C0 and C1 but tab and line feed: a terminal obeys them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Return text of another machine as a terminal may see it: control characters as `\\x1b`."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class KilnError(Exception):
@@ -40,8 +49,8 @@ class KilnError(Exception):
             message += f" ({'; '.join(details)})"
         if hint:
             message += f"\n  next step: {hint}"
-        super().__init__(message)
-        self.what = what
+        super().__init__(printable(message))
+        self.what = printable(what)
         self.hint = hint
 
 

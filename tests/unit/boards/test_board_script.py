@@ -214,3 +214,17 @@ def test_only_transient_faults_are_tried_again() -> None:
     with pytest.raises(DiskFull):
         retried(final, attempts=5, wait=0)
     assert len(calls) == 1
+
+
+def test_what_a_board_says_cannot_steer_a_terminal() -> None:
+    answer = parse_answer("b", "held\nowner=me\npurpose=\x1b]0;x\x07\x1b[2Jmine\n")
+    assert answer.fields["purpose"] == r"\x1b]0;x\x07\x1b[2Jmine"
+    with pytest.raises(BoardFault) as told:
+        parse_answer("b", "fault leftover \x1b[2J")
+    assert "\x1b" not in str(told.value)
+
+
+def test_message_with_a_boards_words_cannot_steer_a_terminal() -> None:
+    error = KilnError("a\x1b[2J", value="b\rc\x9b2J", hint="d\x08")
+    assert str(error) == "a\\x1b[2J (value: b\\x0dc\\x9b2J)\n  next step: d\\x08"
+    assert error.what == "a\\x1b[2J"

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from facekiln.boards.known import add_entry
 from facekiln.boards.settings import boards_from
 from facekiln.config import read_yaml

@@ -76,3 +76,9 @@ def test_what_a_reader_should_know() -> None:
         "soc-thermal warmed from 45 to 61 degrees Celsius",
     ]
     assert remarks(Reading(), Reading()) == ["the board tells neither clocks nor temperature"]
+
+
+def test_reading_holds_nothing_that_a_terminal_obeys() -> None:
+    reading = parse("governor.cpu0=on\x1b[2Jdemand\nnpu=\x1b]0;x\x07\nfacekiln=end\n")
+    assert "\x1b" not in str(dict(reading.governors)) + str(reading.npu)
+    assert reading.governors["cpu0"] == r"on\x1b[2Jdemand"

@@ -20,7 +20,7 @@ from facekiln.boards.faults import BoardBusy, DiskFull, ReadOnly, RunEnded, RunT
 from facekiln.boards.remote import RemoteResult, job_text
 from facekiln.boards.script import parse_answer, script_text
 from facekiln.boards.settings import Board
-from facekiln.errors import KilnError
+from facekiln.errors import KilnError, printable
 from facekiln.progress import log
 
 SCRIPT = "board.sh"
@@ -167,7 +167,7 @@ class DirectoryRunner:
                 shutil.copyfile(here / name, f"{log_file}{suffix}")
         if on_line:
             for line in (result.stdout + result.stderr).splitlines():
-                on_line(line)
+                on_line(printable(line))
         if not keep:
             shutil.rmtree(here, ignore_errors=True)
         return result

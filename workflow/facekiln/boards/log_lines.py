@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from facekiln.errors import KilnError
+from facekiln.errors import KilnError, printable
 
 # ECMA-48: control sequences (colours, cursor) and operating system commands (titles).
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -36,7 +36,7 @@ def read_lines(text: str) -> list[Line]:
     for number, raw in enumerate(text.replace("\x00", "").split("\n"), start=1):
         for piece in _ESCAPE.sub("", raw).split("\r"):
             if piece.strip():
-                lines.append(Line(number, piece.rstrip()))
+                lines.append(Line(number, printable(piece.rstrip())))
     return lines
 
 

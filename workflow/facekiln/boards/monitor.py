@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from facekiln.errors import printable
+
 _SCRIPT = r"""
 say() { { read -r value < "$2"; } 2>/dev/null && echo "$1=$value"; }
 say uptime /proc/uptime
@@ -89,7 +91,7 @@ def parse(text: str) -> Reading:
         match = _PAIR.fullmatch(line.strip())
         if match is None:
             continue
-        kind, name, value = match[1], match[2], match[3].strip()
+        kind, name, value = match[1], match[2] and printable(match[2]), printable(match[3].strip())
         if name is None:
             scalars.setdefault(kind, value)
         else:

@@ -31,7 +31,7 @@ from facekiln.boards.lease import Lease
 from facekiln.boards.runner import RunResult
 from facekiln.boards.script import Answer, BoardScript
 from facekiln.boards.upload import place, store
-from facekiln.errors import KilnError
+from facekiln.errors import KilnError, printable
 from facekiln.progress import log
 
 _SHOWN = 4000  # characters of standard error in a message
@@ -70,11 +70,16 @@ def job_text(command: Sequence[str], environment: Mapping[str, str], folder: str
 class _Output:
     """One stream as it comes: kept, written to the raw log, told to a listener by lines."""
 
-    def __init__(self, raw: BinaryIO | None, listen: Callable[[str], object] | None) -> None:
+    def __init__(self, raw: BinaryIO | None, listen: Callable[[str], object] | None, limit: int) -> None:
         self.data = bytearray()
+        self.limit, self.over = limit, False
         self._raw, self._listen, self._line = raw, listen, b""
 
     def take(self, chunk: bytes) -> None:
+        # The board ends a command that prints too much; one that does not is not to fill our memory and disk.
+        self.over = self.over or 0 < self.limit < len(self.data) + len(chunk)
+        if self.over:
+            return
         self.data += chunk
         if self._raw:
             self._raw.write(chunk)
@@ -84,7 +89,7 @@ class _Output:
             *lines, self._line = (self._line + chunk).replace(b"\r", b"\n").split(b"\n")
             for line in lines:
                 if line:
-                    self._listen(line.decode("utf-8", "replace"))
+                    self._listen(printable(line.decode("utf-8", "replace")))
 
     def text(self) -> str:
         return self.data.decode("utf-8", "replace")
@@ -148,7 +153,8 @@ class RemoteRunner:
         limit = timeout or self.board.limits.run_seconds
         raw = Path(log_file) if log_file else None
         with _raw_log(raw) as out_log, _raw_log(raw and raw.with_name(f"{raw.name}.stderr")) as err_log:
-            outputs = _Output(out_log, on_line), _Output(err_log, on_line)
+            most = 2 * self.board.limits.output_mb << 20
+            outputs = _Output(out_log, on_line, most), _Output(err_log, on_line, most)
             attempt = _Attempt(self, run, limit, outputs)
             try:
                 result = attempt.go(job)
@@ -233,6 +239,11 @@ class _Attempt:
     def _follow(self, boot: str) -> Answer:
         """Take output until the command has ended, and return its state."""
         out, err = self.outputs
+
+        def take(chunk: bytes) -> None:
+            out.take(chunk)
+            self._check_amount()
+
         backstop = time.monotonic() + self.timeout + self.limits.reconnect_seconds + self.limits.grace_seconds
         while True:
             if self.runner.lease:
@@ -246,9 +257,10 @@ class _Attempt:
                     len(err.data),
                     self.limits.poll_seconds,
                     idle=self.timeout + self.limits.grace_seconds,
-                    on_stdout=out.take,
+                    on_stdout=take,
                     on_stderr=err.take,
                 )
+                self._check_amount()
                 state = self.script.call("state", self.run)
             except ConnectionLost as lost:
                 log.warning("%s: %s; looking for it again", self.script.board.name, lost.what)
@@ -274,6 +286,10 @@ class _Attempt:
             time.sleep(self.limits.poll_seconds)
             if time.monotonic() > backstop:
                 raise RunLost("the command does not end", file=self.script.board.name, where=self.run)
+
+    def _check_amount(self) -> None:
+        if any(output.over for output in self.outputs):
+            raise self._ended("output")
 
     def _ended(self, reason: str) -> BoardFault:
         board, tail = self.script.board.name, self.outputs[1].text()[-_SHOWN:].strip()

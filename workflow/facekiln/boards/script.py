@@ -12,6 +12,7 @@ from typing import TypeVar
 from facekiln.artifact import sha256_of_text
 from facekiln.boards.faults import BadAnswer, BoardFault, ConnectionLost, fault_of
 from facekiln.boards.session import Completed, Feed, Session
+from facekiln.errors import printable
 
 Result = TypeVar("Result")
 
@@ -51,7 +52,8 @@ def parse_answer(board: str, text: str) -> Answer:
     Raises:
         BoardFault: it told a fault, or printed nothing.
     """
-    word, *lines = text.splitlines() or [""]
+    # What a board says is shown to people; also a purpose that another client wrote there.
+    word, *lines = [printable(line) for line in text.splitlines()] or [""]
     if word.startswith("fault "):
         kind, _, detail = word.removeprefix("fault ").partition(" ")
         raise fault_of(board, kind, detail)

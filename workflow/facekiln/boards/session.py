@@ -16,13 +16,15 @@ from dataclasses import dataclass
 
 import paramiko
 
-from facekiln.boards.faults import BoardFault, ConnectionLost, Unsupported
+from facekiln.boards.faults import BadAnswer, BoardFault, ConnectionLost, Unsupported
 from facekiln.boards.login import logged_in, tcp_to, tunnel
 from facekiln.boards.settings import Board
 
 Feed = bytes | Callable[[], Iterable[bytes | memoryview]]
 
 _CHUNK = 1 << 18
+# Bytes of an answer that is kept; board.sh answers in a few kilobytes, and a board is not to fill our memory.
+_ANSWER = 1 << 24
 _SENTINEL = re.compile(rb"\nkiln-exit:(\d+)\n?$")
 
 
@@ -154,17 +156,31 @@ class Session:
             raise self._lost(f"no channel could be opened: {error}") from error
         errors: list[bytes] = []
         output: list[bytes] = []
+        kept = 0
         try:
             channel.settimeout(idle or limits.command_seconds)
             channel.exec_command(f"exec sh -c {shlex.quote(command)}")
+
+            def keep(chunk: bytes) -> None:
+                if sum(map(len, errors)) < _ANSWER:
+                    errors.append(chunk)
+
             reader = threading.Thread(
-                target=_drain, args=(channel, on_stderr or errors.append), name="board-stderr", daemon=True
+                target=_drain, args=(channel, on_stderr or keep), name="board-stderr", daemon=True
             )
             reader.start()
             self._feed(channel, stdin)
             take = on_stdout or output.append
             while chunk := channel.recv(_CHUNK):
                 take(chunk)
+                kept += len(chunk) if on_stdout is None else 0
+                if kept > _ANSWER:
+                    raise BadAnswer(
+                        "the board answers without an end",
+                        file=self.board.name,
+                        limit=f"{_ANSWER >> 20} MB",
+                        hint="is it the right board, and its login shell silent?",
+                    )
             reader.join(idle or limits.command_seconds)
             status = self._status(channel, b"".join(errors), streamed=on_stderr is not None)
         except TimeoutError as error:

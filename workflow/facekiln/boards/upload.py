@@ -7,6 +7,7 @@ on where it stopped; what arrives is hashed there, and named only when the hash 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 import time
 import uuid
@@ -258,6 +259,8 @@ def fetch(script: BoardScript, remote: str, local: Path | str) -> int:
     local.parent.mkdir(parents=True, exist_ok=True)
     check_writable(local)
     size = script.call("stat", remote).number("size")
+    if shutil.disk_usage(local.parent).free < size:
+        raise KilnError("does not fit on this machine's disk", file=local, value=f"{size >> 20} MB")
     # Named by what it is of, so that another run of the same command goes on with it.
     part = local.with_name(
         f".{local.name}.{hashlib.sha256(f'{script.board.name}:{remote}'.encode()).hexdigest()[:12]}.part"
@@ -268,7 +271,7 @@ def fetch(script: BoardScript, remote: str, local: Path | str) -> int:
             with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
                 told = beside.submit(script.call, "hash", remote, idle=script.board.limits.run_seconds)
                 seen = _fetch_part(script, remote, part, size, meter)
-            if seen == told.result().fields["sha256"]:
+            if seen is not None and seen == told.result().fields["sha256"]:
                 part.replace(local)
                 return size
             # Bytes of an earlier file of that name, or it was written to meanwhile.
@@ -288,8 +291,12 @@ def fetch(script: BoardScript, remote: str, local: Path | str) -> int:
     )
 
 
-def _fetch_part(script: BoardScript, remote: str, part: Path, size: int, meter: _Meter) -> str:
-    """Bring what is missing into `part` and return the hash of the whole."""
+class _TooLong(Exception):
+    """The board sends more than it said."""
+
+
+def _fetch_part(script: BoardScript, remote: str, part: Path, size: int, meter: _Meter) -> str | None:
+    """Bring what is missing into `part`; return the hash of the whole, or None where more comes than was told."""
     digest = hashlib.sha256()
     done = 0
     if part.exists() and part.stat().st_size <= size:
@@ -305,6 +312,8 @@ def _fetch_part(script: BoardScript, remote: str, part: Path, size: int, meter: 
 
         def take(chunk: bytes) -> None:
             nonlocal done
+            if done + len(chunk) > size:
+                raise _TooLong
             sink.write(chunk)
             digest.update(chunk)
             done += len(chunk)
@@ -316,6 +325,8 @@ def _fetch_part(script: BoardScript, remote: str, part: Path, size: int, meter: 
                 script.stream("send", remote, done, on_stdout=take, idle=script.board.limits.stall_seconds)
                 if done < size:
                     raise ConnectionLost("the file ended early", file=script.board.name, where=remote)
+            except _TooLong:
+                return None
             except ConnectionLost:
                 failures = 0 if done > best else failures + 1
                 best = done

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facekiln.commands import add_config, add_verb, end_on_sigterm
-from facekiln.errors import KilnError
+from facekiln.errors import KilnError, printable
 
 if TYPE_CHECKING:
     from facekiln.boards.script import BoardScript
@@ -385,8 +385,8 @@ def _collect(options: argparse.Namespace) -> int:
     from facekiln.progress import log
 
     done = collect(load_board(options.name, options.config), options.prepared)
-    sys.stdout.write(done.stdout)
-    sys.stderr.write(done.stderr)
+    sys.stdout.write(printable(done.stdout))
+    sys.stderr.write(printable(done.stderr))
     log.info("%s: exit status %s after %.2f s", options.name, done.status, done.seconds)
     return done.status or 0
 
