@@ -1,7 +1,7 @@
 # results/bench/{board}/{artifact}.json: how long an artifact takes on a board, with the raw log beside it
 
 from facekiln.boards.latency_plan import records_of
-from facekiln.boards.rule_inputs import LOCAL, benched
+from facekiln.boards.rule_inputs import LOCAL, benched, measured_by
 
 
 rule bench_artifact:
@@ -23,6 +23,7 @@ rule bench_artifact:
         **one_job_per_board(),
     params:
         code=fingerprint("facekiln.boards.bench", "facekiln.boards.bench_board"),
+        by=checked(lambda wc: measured_by(wc.board, wc.artifact)),
     # A noisy measurement is kept: its record says "noisy: rejected", and tables say so.
     shell:
         "facekiln --log {log} bench run {input.artifact} --board {wildcards.board} --wait 7200 --keep-noisy"

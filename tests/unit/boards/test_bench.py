@@ -15,6 +15,7 @@ from facekiln.boards.bench import Plan, bench_file, read_bench, run_bench
 from facekiln.boards.runner import LocalRunner, RunResult
 from facekiln.boards.tools import TOOLS, Request
 from facekiln.boards.verdict import NOISY, STEADY, UNJUDGED
+from facekiln.boards.virtual.forms import MARK
 from facekiln.errors import KilnError
 from support.bench_tools import BMRT, write_tool
 
@@ -215,3 +216,11 @@ def test_where_a_record_goes() -> None:
     assert bench_file("results", "local", "results/ncnn/a_320.param") == expected
     assert bench_file("results", "local", "/x/y/results/ncnn/a_320.param") == expected
     assert bench_file("results", "local", "/x/a.onnx") == Path("results/bench/local/a.onnx.json")
+
+
+def test_stand_in_is_told_where_only_its_log_tells_it(artifact: Path) -> None:
+    plain = _benchncnn(10.0)
+    told = RunResult(0, f"{MARK}\n", plain.stderr, 1.0)
+    record = _run(Scripted([told] * 5), artifact)
+    assert record["virtual"] is True
+    assert _run(Scripted([plain] * 5), artifact)["virtual"] is False

@@ -16,6 +16,7 @@ from facekiln.boards.runner import Runner, RunResult
 from facekiln.boards.timing import Stats, Timing, stats_of
 from facekiln.boards.tools import Request, Tool
 from facekiln.boards.verdict import NOISY, Judgement, Limits, judge
+from facekiln.boards.virtual.forms import MARK
 from facekiln.config import check
 from facekiln.errors import KilnError
 from facekiln.progress import progress_bar
@@ -132,7 +133,8 @@ def run_bench(
     record |= {
         "form": FORM,
         "board": board,
-        "virtual": virtual,
+        # The log tells it also where the board's entry does not.
+        "virtual": virtual or log.virtual,
         "artifact": str(artifact),
         "artifact_sha256": sha256_of(artifact),
         "command": command,
@@ -153,11 +155,13 @@ class _RawLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.virtual = False
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
 
     def add(self, title: str, command: Sequence[str], result: RunResult) -> str:
         """Append a run and return the sha256 of its two streams."""
+        self.virtual = self.virtual or MARK in result.text
         text = f"{result.stdout}\n==== standard error\n{result.stderr}"
         with self.path.open("a", encoding="utf-8", errors="replace") as stream:
             stream.write(f"==== {title}: {shlex.join(command)}\n==== exit status {result.status}\n{text}\n")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from facekiln.boards.settings import load_boards
+from facekiln.artifact import sha256_of_text
+from facekiln.boards.settings import load_board, load_boards
+from facekiln.boards.tools import TOOLS
 from facekiln.config import DEFAULT_FOLDER, Config, known
 from facekiln.errors import KilnError
 from facekiln.targets import RESULTS
@@ -28,6 +31,24 @@ def benched(board: str, artifact: str, folder: Path | str = DEFAULT_FOLDER) -> d
     if artifact.endswith(".param"):
         files["weights"] = f"{RESULTS}/{artifact.removesuffix('.param')}.bin"
     return files
+
+
+def measured_by(board: str, artifact: str, folder: Path | str = DEFAULT_FOLDER) -> str:
+    """Return a hash of what decides a figure in a board's entry: its tools, and which board it is.
+
+    How it is reached and its limits are left out.
+
+    Raises:
+        KilnError: no such board.
+    """
+    if board == LOCAL:
+        return LOCAL
+    entry = load_board(board, folder)
+    tools = sorted(name for name, tool in TOOLS.items() if artifact.endswith(tool.suffix))
+    runtimes = [(name, entry.runtimes[name].tool) for name in tools if name in entry.runtimes]
+    key = entry.address.host_key if entry.address else None
+    told = [entry.chip, entry.virtual, key, runtimes, sorted(entry.environment.items())]
+    return sha256_of_text(json.dumps(told))[:16]
 
 
 def compared(board: str, artifact: str, config: Config) -> dict[str, str]:

@@ -296,7 +296,7 @@ class _TooLong(Exception):
 
 
 def _fetch_part(script: BoardScript, remote: str, part: Path, size: int, meter: _Meter) -> str | None:
-    """Bring what is missing into `part`; return the hash of the whole, or None where more comes than was told."""
+    """Bring what is missing into `part`; return the whole's hash, None where more comes than was told."""
     digest = hashlib.sha256()
     done = 0
     if part.exists() and part.stat().st_size <= size:

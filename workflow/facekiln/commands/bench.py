@@ -297,10 +297,13 @@ _READERS = {
 def _read(options: argparse.Namespace) -> None:
     import json
 
+    from facekiln.boards.virtual.forms import MARK
+
     texts = [
         path.read_text(encoding="utf-8", errors="replace") if path else ""
         for path in (options.file, options.stderr)
     ]
     timings = _READERS[options.tool](texts[0], texts[1], options)
-    value = [timing.to_json() for timing in timings]
+    virtual = any(MARK in text for text in texts)
+    value = [{**timing.to_json(), "virtual": virtual} for timing in timings]
     sys.stdout.write(json.dumps(value[0] if len(value) == 1 else value, indent=2, sort_keys=True) + "\n")
