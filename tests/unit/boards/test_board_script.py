@@ -228,3 +228,34 @@ def test_message_with_a_boards_words_cannot_steer_a_terminal() -> None:
     error = KilnError("a\x1b[2J", value="b\rc\x9b2J", hint="d\x08")
     assert str(error) == "a\\x1b[2J (value: b\\x0dc\\x9b2J)\n  next step: d\\x08"
     assert error.what == "a\\x1b[2J"
+
+
+def test_lease_folder_that_is_a_link_is_not_opened_to_everybody(board: Board, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (tmp_path / "lease").symlink_to(private)
+    assert b"fault unwritable" in board("lease_take", "t", 30, "me", "x").stdout
+    assert private.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("entry", ["1", "0", "-1", "", "x", "12 34", "1;x"])
+def test_rest_of_a_run_that_names_no_group_ends_nothing(board: Board, tmp_path: Path, entry: str) -> None:
+    assert word(board("lease_take", "first", 30, "me", "x")) == "taken"
+    board("lease_free", "first")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    # Nothing of this machine carries the mark of that run.
+    (tmp_path / "lease" / "run-0123456789abcdef").write_text(f"{entry} {boot}\n")
+    calls = tmp_path / "calls"
+    text = SCRIPT.read_text().replace(
+        "kill_run() {", f'kill_run() {{ echo "$2" >>{calls}; return 0; }}\nunused() {{'
+    )
+    (tmp_path / "board.sh").write_text(text)
+    done = subprocess.run(
+        ["sh", "board.sh", "work", "lease", "lease_take", "second", "30", "me", "x"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert word(done) == "taken"
+    assert not calls.exists()
+    assert not list((tmp_path / "lease").glob("run-*"))

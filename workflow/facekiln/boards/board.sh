@@ -259,6 +259,8 @@ lease_tell() { # WORD
 }
 
 cmd_lease_take() { # TOKEN TTL OWNER PURPOSE
+    # It lies in /tmp by default: a link that another user put there is not opened to everybody.
+    [ ! -L "$LEASE" ] || fault unwritable "$LEASE, a symbolic link"
     mkdir -p "$LEASE" 2>/dev/null
     chmod 777 "$LEASE" 2>/dev/null
     [ -w "$LEASE" ] || fault unwritable "$LEASE"
@@ -372,7 +374,9 @@ reap() { # end what runs of earlier leases left -> status 0, or left=RUN
         [ -e "$file" ] || continue
         left=${file##*/run-}
         { read -r group run_boot <"$file"; } 2>/dev/null
-        if [ "${run_boot:-}" = "$boot" ]; then kill_run "$left" "${group:-0}" || return 1; fi
+        # Others may write here too: `kill -- -1` would end all that we may end, an empty name matches all.
+        case ${group:-0} in 0 | 1 | *[!0-9]*) left='' ;; esac
+        if [ -n "$left" ] && [ "${run_boot:-}" = "$boot" ]; then kill_run "$left" "$group" || return 1; fi
         rm -f "$file"
     done
 }

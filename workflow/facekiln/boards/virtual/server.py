@@ -172,8 +172,9 @@ class VirtualServer:
                 if self.pid() is not None:
                     return
             time.sleep(0.02)
+        hint = f"where another program has port {self.port}: another `port:` of it in config/boards.yaml"
         said = (self.home / "sshd.log").read_text(errors="replace").strip().splitlines()[-2:]
-        raise KilnError("does not start", file=self.home, value=" | ".join(said), hint="is the port taken?")
+        raise KilnError("does not start", file=self.home, value=" | ".join(said), hint=hint)
 
     def stop(self) -> bool:
         """End it and every connection; return whether it ran."""
