@@ -177,7 +177,7 @@ def test_precisions_asked_for_are_obeyed(chip: str, precision: str, bench: Bench
         with job_folder(tmp_path / "x") as job:
             stage(bench.tops[1], job)
             stage_tables(asked, job)
-            arguments = [*deploy_arguments(artifact, asked), "--not_gen_bmodel"]
+            arguments = [*deploy_arguments(artifact, asked, bench.environment), "--not_gen_bmodel"]
             run_tool(bench.environment, "model_deploy", arguments, folder=job, log=None, timeout_minutes=5)
             lowered = lowered_name(job)
             if kept:

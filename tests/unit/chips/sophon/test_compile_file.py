@@ -66,6 +66,7 @@ class Tool:
 def tool(monkeypatch: pytest.MonkeyPatch) -> Tool:
     made = Tool()
     monkeypatch.setattr(compile_file, "run_tool", made)
+    monkeypatch.setattr(compile_file, "flag", lambda _environment, _tool, names: names[0])
     monkeypatch.setattr(twin, "run_tool", made)
     return made
 

@@ -146,6 +146,13 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporary folders of this test alone, whatever else runs on the machine."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+
 def litter() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("facekiln-sophon-*"))
 

@@ -20,6 +20,7 @@ from facekiln.chips.sophon.compare_text import Comparison, check_passed, parse_c
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.estimate import Estimate, read_estimate
 from facekiln.chips.sophon.mixed import prove_obeyed
+from facekiln.chips.sophon.probe import flag
 from facekiln.chips.sophon.settings import DeploySettings
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.chips.sophon.transform import INPUT, REFERENCE, TOP, stage
@@ -71,11 +72,16 @@ class Compiled:
     sight: Mapping[str, Any] | None = None
 
 
-def deploy_arguments(artifact: Artifact, tables: Tables) -> list[str]:
+# Releases differ in the option that names the chip.
+_CHIP = ("--processor", "--chip")
+
+
+def deploy_arguments(artifact: Artifact, tables: Tables, environment: Environment) -> list[str]:
     """Return model_deploy's options that decide the bytes, with tables under their names in a job's folder.
 
     Raises:
-        KilnError: int8 without a calibration table, or a table without int8.
+        KilnError: int8 without a calibration table, a table without int8, or the tool names a chip in no way
+            that is known.
     """
     int8 = artifact.precision == "int8"
     if int8 and tables.calibration is None:
@@ -88,7 +94,7 @@ def deploy_arguments(artifact: Artifact, tables: Tables) -> list[str]:
         raise KilnError(f"{artifact.precision} takes no tables", file=artifact.path, value=tables.files()[0])
     arguments = [
         f"--mlir={TOP}",
-        f"--processor={artifact.chip}",
+        f"{flag(environment, 'model_deploy', _CHIP)}={artifact.chip}",
         f"--quantize={QUANTIZE[artifact.precision]}",
         f"--model={_BMODEL}",
     ]
@@ -195,7 +201,7 @@ def compile_file(
             environment,
             "model_deploy",
             [
-                *deploy_arguments(artifact, tables),
+                *deploy_arguments(artifact, tables, environment),
                 f"--test_input={INPUT}",
                 f"--test_reference={REFERENCE}",
                 f"--tolerance={cosine:g},{euclidean:g}",
@@ -222,7 +228,7 @@ def compile_file(
         if str(job).encode() in data:
             raise KilnError("holds the path of the folder that it was compiled in", file=output)
         if gate is not None:
-            done = replace(done, sight=gate(job, lowered, deploy_arguments(artifact, tables)))
+            done = replace(done, sight=gate(job, lowered, deploy_arguments(artifact, tables, environment)))
         write_bytes(output, data)
     _record(output, top, artifact, tables, settings, environment, done)
     return done
@@ -285,7 +291,7 @@ def _record(
             "precision": artifact.precision,
             "batch": artifact.batch,
             "cores": artifact.cores,
-            "arguments": deploy_arguments(artifact, tables),
+            "arguments": deploy_arguments(artifact, tables, environment),
             "tolerance": list(settings.tolerance[artifact.precision]),
         },
         tools=tool_versions() | environment.identity(),

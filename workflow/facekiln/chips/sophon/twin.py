@@ -57,7 +57,7 @@ def twin_file(
         run_tool(
             environment,
             "model_deploy",
-            [*deploy_arguments(artifact, tables), "--not_gen_bmodel"],
+            [*deploy_arguments(artifact, tables, environment), "--not_gen_bmodel"],
             folder=job,
             log=None,
             timeout_minutes=settings.timeout_minutes,
@@ -82,7 +82,7 @@ def twin_file(
         output / FINAL,
         verb="sophon twin",
         inputs=[bmodel, top / TOP, *tables.files()],
-        settings={"arguments": deploy_arguments(artifact, tables)},
+        settings={"arguments": deploy_arguments(artifact, tables, environment)},
         tools=tool_versions() | environment.identity(),
         facts={"weights_sha256": sha256_of(output / WEIGHTS), "lowered_sha256": noted},
     )
