@@ -32,7 +32,7 @@ def test_other_chips_files_need_nothing_more(targets: SophonTargets) -> None:
     assert targets.proved_with("nnie/retinaface_640.wk") == []
     assert targets.run_settings("nnie/retinaface_640.wk") == ""
     assert targets.run_settings("sophon/bm1684/retinaface_640_int8_1b.bmodel") == repr(
-        [(1e-3, 1e-3), (5e-2, 5e-3)]
+        [(1e-3, 1e-3), (1.5e-1, 5e-3)]
     )
 
 
