@@ -164,6 +164,22 @@ def test_the_command_and_its_verdict(
         read_speed(tmp_path / "a.log")
 
 
+@pytest.mark.parametrize("method", ["intervals", "vendor"])
+def test_a_record_passes_not_against_itself(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.chdir(root)
+    new = _record(tmp_path / "new.json", 100, 101, 100)
+    stored = tmp_path / "stored.json"
+    stored.write_bytes(new.read_bytes())
+    output = tmp_path / "gate.json"
+    assert (
+        main(["gate", "throughput", str(new), str(stored), "--method", method, "--output", str(output)]) == 0
+    )
+    told = json.loads(output.read_text())
+    assert told["verdict"] == "warned" and "one and the same" in told["reason"]
+
+
 def test_stored_records_are_gates(tmp_path: Path, root: Path) -> None:
     config = load_config(root / "config")
     folder = tmp_path / "kept"

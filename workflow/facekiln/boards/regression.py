@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from statistics import fmean, variance
 from typing import Any
 
+from facekiln.artifact import sha256_of
 from facekiln.boards.bench import read_bench
 from facekiln.boards.statistics import Interval, t95
 from facekiln.boards.verdict import NOISY
@@ -36,12 +37,14 @@ class Speed:
         about: board, artifact, tool, what it measures, batch, whether virtual; only equal ones are compared.
         repeats: images per second, one value per run of the tool.
         noisy: its own verdict is "noisy: rejected".
+        sha256: of the file.
     """
 
     file: Path
     about: Mapping[str, Any]
     repeats: tuple[float, ...]
     noisy: bool = False
+    sha256: str = ""
 
     @property
     def mean(self) -> float:
@@ -64,7 +67,7 @@ def read_speed(path: Path, like: Speed | None = None) -> Speed:
         about = {key: record[key] for key in ("board", "tool", "measures", "batch", "virtual")}
         about["artifact"] = _below_results(record["artifact"])
         repeats = tuple(repeat["timing"]["images_per_second"] for repeat in record["repeats"])
-        return Speed(path, about, repeats, record["verdict"] == NOISY)
+        return Speed(path, about, repeats, record["verdict"] == NOISY, sha256_of(path))
     from facekiln.chips.magicmind import mm_run
 
     if like is None:
@@ -137,6 +140,8 @@ def judge_throughput(
     by_vendor, told_vendor = _by_vendor(ratio, least, most)
     by_interval, told_interval = _by_interval(new, stored, interval, least, most)
     verdict, told = (by_vendor, told_vendor) if chosen == "vendor" else (by_interval, told_interval)
+    if new.sha256 and new.sha256 == stored.sha256:
+        verdict, told = WARNED, "cannot be judged: both are one and the same measurement; measure again"
     return Verdict(
         gate="throughput",
         subject=f"{new.about['artifact']} on {new.about['board']}",
