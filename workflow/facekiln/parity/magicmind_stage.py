@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.chips.magicmind.container import read_emulated
+from facekiln.chips.magicmind.container import EmulatedModel, read_emulated
 from facekiln.chips.magicmind.runtime import MagicmindRuntime
 from facekiln.config import Model
 from facekiln.errors import KilnError
@@ -19,13 +19,16 @@ PRECISION = {"force_float32": "float", "force_float16": "float16", "qint8_mixed_
 
 
 class MagicmindStage:
-    """See `facekiln.parity.executors.Stage`. A larger batch is the same picture, as often as it takes."""
+    """See `facekiln.parity.executors.Stage`. The network inside is of batch 1, whatever the file takes."""
 
     name, emulated = "magicmind-emulator", True
 
     def __init__(self, path: Path, model: Model) -> None:
         self._path, self._model = path, model
-        self._runtime = MagicmindRuntime(read_emulated(path))
+        held = read_emulated(path)
+        # One picture is asked for: seven more of the same in a batch of 8 would be computed for nothing.
+        self._held = EmulatedModel({**held.told, "batch": [1, 1]}, held.onnx)
+        self._runtime = MagicmindRuntime(self._held)
         self._traced: MagicmindRuntime | None = None
         told = self._runtime.told
         self.precision = PRECISION[told["precision"]]
@@ -50,13 +53,13 @@ class MagicmindStage:
     def run(self, picture: Picture) -> Arrays:
         """See `Stage.run`."""
         values = self._runtime.run(self._feed(picture))
-        return {name: values[name][:1] for name in self._model.outputs}
+        return {name: values[name] for name in self._model.outputs}
 
     def trace(self, picture: Picture) -> Arrays:
         """See `Stage.trace`; results that were rounded to float16 have the ONNX tensor's name."""
         if self._traced is None:
-            self._traced = MagicmindRuntime(self._path, intermediates=True)
-        return {name: value[:1] for name, value in self._traced.run(self._feed(picture)).items()}
+            self._traced = MagicmindRuntime(self._held, intermediates=True)
+        return self._traced.run(self._feed(picture))
 
     def name_in_parent(self, tensor: str) -> str | None:
         """Tensors keep their ONNX names; those of roundings have none there."""
@@ -65,7 +68,5 @@ class MagicmindStage:
     def _feed(self, picture: Picture) -> NDArray[np.generic]:
         if self._runtime.told["input"] == "uint8_nhwc":
             rgb = self._model.input.colour == "rgb"
-            one: NDArray[np.generic] = np.ascontiguousarray(picture[..., ::-1] if rgb else picture)[None]
-        else:
-            one = to_tensor(picture, self._model.input)
-        return np.repeat(one, self._runtime.told["batch"][0], axis=0)
+            return np.ascontiguousarray(picture[..., ::-1] if rgb else picture)[None]
+        return to_tensor(picture, self._model.input)

@@ -172,10 +172,11 @@ def test_nodes_that_the_parser_names_otherwise_are_found_by_their_place(
     ]
 
 
+@pytest.mark.parametrize("fault", ["pairs", "pairs,bools"])
 def test_an_older_release_gets_names_alone(
-    tmp_path: Path, model: Model, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Model, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setenv("FAKE_MM", "pairs")
+    monkeypatch.setenv("FAKE_MM", fault)
     run_job(_job(tmp_path, model), _sdk(), [sys.executable])
     tried = [json.loads(line.split(" ", 1)[1])["archs"] for line in calls() if "archs" in line]
     assert tried == [[{"mtp_372": [6, 8]}], ["mtp_372"]]

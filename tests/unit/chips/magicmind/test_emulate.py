@@ -27,6 +27,7 @@ from facekiln.cli import main
 from facekiln.config import Config, Model, load_config
 from facekiln.errors import KilnError
 from facekiln.graph.rebatch import fixed_batch, free_batch
+from facekiln.parity.magicmind_stage import MagicmindStage
 from facekiln.provenance import read_record
 from facekiln.quant.nodes import weights
 from facekiln.quant.run import Session
@@ -378,6 +379,8 @@ def test_an_emulated_file_says_so(tmp_path: Path, small: tuple[Path, Model]) -> 
     build_file([path], wanted, _blind_is_fine(settings_from({})), output, _calibration(path, model))
     record = read_record(output)
     assert record and record.emulated and record.settings["batch"] == "1-8"
+    assert record.settings["emulator"]["depthwise_weights"] == "per_axis"
+    assert record.settings["calibration"]["algorithm"] == "linear"
     assert record.facts["method"] == "mse" and record.facts["gate"]["pictures"] == 3
     assert read_emulated(output).told["build_config"]["dim_range"]["0"]["max"][0] == 8
     first = sha256_of(output)
@@ -459,6 +462,54 @@ def test_a_build_that_fails_leaves_no_file(
     with pytest.raises(KilnError, match="GridSample"):
         build_file([path], wanted, chosen, tmp_path / "out.mm")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["small.sim.onnx"]
+
+
+def test_a_built_model_of_another_type_of_input_is_refused(
+    tmp_path: Path, small: tuple[Path, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = small
+    monkeypatch.setenv("PYTHONPATH", str(SDK))
+    monkeypatch.setenv("FAKE_MM", "float_in")
+    chosen = settings_from({"sdk": {"mode": "local", "python": [sys.executable]}})
+    wanted = Wanted(model, next(iter(model.sizes)), "force_float16", batch_from("1"))
+    with pytest.raises(KilnError, match=r"another input(?s:.)*FLOAT32(?s:.)*UINT8"):
+        build_file([path], wanted, chosen, tmp_path / "out.mm")
+    assert not (tmp_path / "out.mm").exists()
+
+
+def test_a_weight_beyond_float16_is_refused() -> None:
+    large = network()
+    weight = next(tensor for tensor in large.graph.initializer if tensor.name == "w1")
+    values = numpy_helper.to_array(weight).copy()
+    values[0, 0, 0, 0] = 7e4
+    weight.CopyFrom(numpy_helper.from_array(values, "w1"))
+    with pytest.raises(KilnError, match=r"conv1(?s:.)*beyond float16(?s:.)*precisions"):
+        emulate(large, "force_float16")
+    emulate(large, "force_float16", precisions={"conv1": "FLOAT32"})
+
+
+def test_a_stage_of_a_larger_batch_computes_one_picture(
+    tmp_path: Path, small: tuple[Path, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = small
+    label = next(iter(model.sizes))
+    fed: list[int] = []
+    run = MagicmindRuntime.run
+    monkeypatch.setattr(
+        MagicmindRuntime, "run", lambda self, batch: (fed.append(len(batch)), run(self, batch))[1]
+    )
+    picture = np.random.default_rng(1).integers(0, 256, (*model.size(label), 3)).astype(np.uint8)
+    found = []
+    for batch in ("1", "8"):
+        output = tmp_path / f"{batch}.mm"
+        wanted = Wanted(model, label, "force_float16", batch_from(batch))
+        build_file([path], wanted, settings_from({}), output)
+        stage = MagicmindStage(output, model)
+        found.append(stage.run(picture))
+        assert set(found[-1]) <= set(stage.trace(picture))
+    assert fed == [1] * 4
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][name])
 
 
 def test_the_command_line(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,9 @@ def build_file(
             "cards": sorted(settings.cards),
             "build_config": config,
             "precisions": dict(settings.precisions),
+            "keep_float": list(settings.keep_float),
+            "calibration": asdict(settings.calibration),
+            **({"emulator": asdict(settings.emulator)} if emulated else {}),
         },
         tools=tools,
         facts=facts,
@@ -346,12 +349,14 @@ def _check_inputs(
     nhwc = settings.build.input == "uint8_nhwc"
     first = -1 if batch.mutable else batch.most
     expected = [first, *size, 3] if nhwc else [first, 3, *size]
-    found = told["inputs"][0]["shape"] if len(told["inputs"]) == 1 else None
-    if found != expected:
+    one: Mapping[str, Any] = told["inputs"][0] if len(told["inputs"]) == 1 else {"shape": None, "dtype": ""}
+    # Releases may spell a type their own way; the other of the two that can be asked for is told by its name.
+    other = "FLOAT" if nhwc else "UINT8"
+    if one["shape"] != expected or other in one["dtype"].upper():
         raise KilnError(
             "the SDK built a model of another input",
             file=output,
             value=told["inputs"],
-            limit=expected,
+            limit=f"{'UINT8' if nhwc else 'FLOAT32'} {expected}",
             hint="see build.input and build.mutable_dims of config/chips/magicmind.yaml",
         )

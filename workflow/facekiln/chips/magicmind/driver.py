@@ -164,7 +164,8 @@ def configure(mm: Any, job: dict[str, Any]) -> Any:
     config = mm.BuilderConfig()
     wanted = job["build_config"]
     answer = config.parse_from_string(json.dumps(wanted))
-    if answer is not None and not answer.ok() and "archs" in wanted:
+    refused = answer is False or not getattr(answer, "ok", lambda: True)()
+    if refused and "archs" in wanted:
         older = dict(wanted)
         older["archs"] = [
             name for item in wanted["archs"] for name in (item if isinstance(item, dict) else [item])

@@ -139,7 +139,7 @@ def emulate(
         depthwise_per_axis: those of depthwise convolutions too.
 
     Raises:
-        KilnError: an unknown node, or a tensor without a threshold.
+        KilnError: an unknown node, a tensor without a threshold, or a weight that float16 cannot hold.
     """
     graph = at_opset(model)
     names = {node_name(node) for node in graph.graph.node}
@@ -161,16 +161,25 @@ def emulate(
             axis = depthwise_per_axis if is_depthwise(graph, by_node[name]) else per_axis
             edit.replace(node, 1, int8_weight(by_node[name], per_axis=axis))
         elif name in halves and name in by_node:
-            edit.replace(node, 1, _half(by_node[name].values))
+            edit.replace(node, 1, _half(name, by_node[name].values))
         edit.keep(node)
         if name in halves:
             edit.halve(node)
     return edit.done()
 
 
-def _half(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _half(node: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        return values.astype(np.float16).astype(np.float32)
+        half = values.astype(np.float16).astype(np.float32)
+    if not np.isfinite(half).all():
+        raise KilnError(
+            "its weight is beyond float16",
+            where=node,
+            value=float(np.abs(values).max()),
+            limit=65504,
+            hint=f"set {node}: FLOAT32 in `precisions` of config/chips/magicmind.yaml",
+        )
+    return half
 
 
 class _Edit:

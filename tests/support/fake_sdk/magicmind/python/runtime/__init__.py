@@ -3,7 +3,8 @@
 It has the names, types and order of calls of the vendor's public samples, refuses what they could not do, and
 "builds" a file that tells what it was told. `$FAKE_MM_LOG` gets a line a call; `$FAKE_MM` has faults to show,
 separated by commas: `parse`, `pairs` (refuses archs with clusters), `calibrate`, `no_device`, `no_file`,
-`no_samples`, `crash`, `old` (a release without the EQNM algorithm).
+`no_samples`, `crash`, `old` (a release without the EQNM algorithm), `bools` (a refusal is False),
+`float_in` (the inserted BN does not make the input UINT8).
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class BuilderConfig:
         value = json.loads(text)
         note("parse_from_string " + json.dumps(value, sort_keys=True))
         if "pairs" in faults() and any(isinstance(item, dict) for item in value.get("archs", [])):
-            return Status(Code.INVALID_ARGUMENT, "archs: expect string")
+            return False if "bools" in faults() else Status(Code.INVALID_ARGUMENT, "archs: expect string")
         if "archs" not in value or "precision_config" not in value:
             return Status(Code.INVALID_ARGUMENT, "archs and precision_config are needed")
         if value["graph_shape_mutable"] and "dim_range" not in value:
@@ -233,7 +234,8 @@ class Model:
         return [Dims([dims[0], dims[2], dims[3], dims[1]] if self._nhwc() else dims)]
 
     def get_input_data_types(self):
-        return [DataType.UINT8 if "insert_bn_before_firstnode" in self._config else DataType.FLOAT32]
+        uint8 = "insert_bn_before_firstnode" in self._config and "float_in" not in faults()
+        return [DataType.UINT8 if uint8 else DataType.FLOAT32]
 
     def get_output_names(self):
         return ["out"]
