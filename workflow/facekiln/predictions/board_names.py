@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from facekiln.artifact import sha256_of_text
 from facekiln.boards.infer_board import tool_on
 from facekiln.boards.settings import Board, load_boards
 from facekiln.config import known
@@ -38,8 +39,19 @@ class BoardTargets(PredictionTargets):
         return super().files(_as_backend(wildcards))
 
     def digest(self, wildcards: Any) -> str:
-        """See `PredictionTargets.digest`."""
-        return super().digest(_as_backend(wildcards))
+        """See `PredictionTargets.digest`; the board's runtime, and which board it is, are part of it."""
+        board = self.board(wildcards.board, wildcards.artifact)
+        runtime = board.runtime(tool_on(board, wildcards.artifact).name)
+        key = board.address.host_key if board.address else None
+        told = (
+            board.chip,
+            board.virtual,
+            key,
+            runtime.tool,
+            runtime.infer,
+            sorted(board.environment.items()),
+        )
+        return sha256_of_text(f"{super().digest(_as_backend(wildcards))} {told}")[:16]
 
 
 def _as_backend(wildcards: Any) -> Any:
