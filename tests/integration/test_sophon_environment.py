@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="session")
 def tools(root: Path) -> Environment:
     """The real environment, or a skip."""
-    if not os.environ.get("FACEKILN_TOOLCHAINS"):
-        os.environ["FACEKILN_TOOLCHAINS"] = str(root / ".toolchains")
     settings, config = load_settings(root / "config"), load_config(root / "config")
+    if not os.environ.get("FACEKILN_TOOLCHAINS"):
+        config = replace(config, toolchains=str(root / ".toolchains"))
     environment = wanted(settings, config)
     if fault_of(environment) and os.environ.get(MAKE):
         return make_environment(settings, config)

@@ -1,8 +1,16 @@
 """SOPHON's rules: what is shared, what is refused when it is asked for."""
 
+from pathlib import Path
+
 import pytest
 
 from support.checkout import Checkout
+
+
+@pytest.fixture(autouse=True)
+def no_toolchains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No environment is made yet, whatever this machine has."""
+    monkeypatch.setenv("FACEKILN_TOOLCHAINS", str(tmp_path / "no_toolchains"))
 
 
 def test_one_transform_serves_all_chips_and_precisions(checkout: Checkout) -> None:

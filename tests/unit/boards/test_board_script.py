@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,23 +93,26 @@ def test_bytes_from_the_middle_are_sent(board: Board, tmp_path: Path) -> None:
 
 
 def test_run_is_watched_and_told(board: Board, tmp_path: Path) -> None:
+    run = uuid.uuid4().hex
     job = job_text(["sh", "-c", 'echo "$X"; echo err >&2; exit 9'], {"X": "it's"})
-    assert word(board("start", "r", 20, 20, 0.1, 0, 0, "", data=job.encode())) == "started"
-    followed = board("follow", "r", 0, 0, 0.1)
+    assert word(board("start", run, 20, 20, 0.1, 0, 0, "", data=job.encode())) == "started"
+    followed = board("follow", run, 0, 0, 0.1)
     assert (followed.stdout, followed.stderr) == (b"it's\n", b"err\n")
-    state = board("state", "r").stdout.decode()
+    state = board("state", run).stdout.decode()
     assert state.startswith("ended\nstatus=9\nreason=done\n")
     assert "stdout=5\nstderr=4\n" in state
 
 
 def test_limit_and_kill_end_the_command(board: Board) -> None:
+    # A run is ended by its name, wherever it is, and this test goes on in other shells at the same time.
+    late, killed = uuid.uuid4().hex, uuid.uuid4().hex
     job = job_text(["sleep", "60"], {})
-    board("start", "late", 1, 20, 0.1, 0, 0, "", data=job.encode())
-    board("follow", "late", 0, 0, 0.1)
-    assert "reason=timeout" in board("state", "late").stdout.decode()
-    board("start", "killed", 60, 60, 0.1, 0, 0, "", data=job.encode())
-    assert word(board("kill", "killed")) == "killed"
-    assert "reason=cancelled" in board("state", "killed").stdout.decode()
+    board("start", late, 1, 20, 0.1, 0, 0, "", data=job.encode())
+    board("follow", late, 0, 0, 0.1)
+    assert "reason=timeout" in board("state", late).stdout.decode()
+    board("start", killed, 60, 60, 0.1, 0, 0, "", data=job.encode())
+    assert word(board("kill", killed)) == "killed"
+    assert "reason=cancelled" in board("state", killed).stdout.decode()
 
 
 def test_job_that_did_not_arrive_whole_is_not_started(board: Board, tmp_path: Path) -> None:

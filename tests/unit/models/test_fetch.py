@@ -203,7 +203,7 @@ def test_an_endless_answer_is_ended_at_the_pinned_size(tmp_path: Path, server: S
     server.answers = [endless]
     assert "is longer than the pinned file" in refused(server, tmp_path)
     time.sleep(0.1)
-    assert sum(sent) < 40 * len(WEIGHTS), "the rest fits the socket's buffers only"
+    assert len(sent) < 1000, "what was sent fits the sockets' buffers"
 
 
 @pytest.mark.parametrize(("code", "times"), [(404, 1), (403, 1), (503, 2), (429, 2)])
