@@ -115,6 +115,33 @@ def test_limit_and_kill_end_the_command(board: Board) -> None:
     assert "reason=cancelled" in board("state", killed).stdout.decode()
 
 
+def test_run_is_ended_by_its_whole_name(board: Board) -> None:
+    run = uuid.uuid4().hex
+    others = (f"{run}-b", f"{run}b")
+    job = job_text(["sleep", "60"], {})
+    for name in (run, *others):
+        board("start", name, 60, 60, 0.1, 0, 0, "", data=job.encode())
+    try:
+        assert word(board("kill", run)) == "killed"
+        assert [word(board("state", name)) for name in (run, *others)] == ["ended", "running", "running"]
+    finally:
+        for name in others:
+            board("kill", name)
+    assert "reason=cancelled" in board("state", others[0]).stdout.decode()
+
+
+def test_value_that_looks_like_a_mark_is_none(board: Board) -> None:
+    run, other = uuid.uuid4().hex, uuid.uuid4().hex
+    job = job_text(["sleep", "60"], {"X": f"a\nFACEKILN_RUN={run}", "OF_FACEKILN_RUN": run})
+    board("start", other, 60, 60, 0.1, 0, 0, "", data=job.encode())
+    board("start", run, 60, 60, 0.1, 0, 0, "", data=job_text(["true"], {}).encode())
+    board("follow", run, 0, 0, 0.1)
+    try:
+        assert word(board("state", other)) == "running"
+    finally:
+        board("kill", other)
+
+
 def test_job_that_did_not_arrive_whole_is_not_started(board: Board, tmp_path: Path) -> None:
     job = job_text(["touch", str(tmp_path / "ran")], {})
     done = board("start", "r", 9, 9, 0.1, 0, 0, "", data=job.encode()[:-4])

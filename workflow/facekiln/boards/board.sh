@@ -351,7 +351,13 @@ cmd_lease_status() {
 # --- runs --------------------------------------------------------------------------------------------------
 
 marked() { # RUN: processes of a run, also those that left its group
-    grep -l "FACEKILN_RUN=$1" /proc/[0-9]*/environ 2>/dev/null | sed 's,^/proc/,,; s,/environ$,,'
+    # Which files hold the mark at all is cheap to ask, and true for `run` where only `run-2` is meant: each hit
+    # is looked at again, variable by variable.
+    grep -lF "FACEKILN_RUN=$1" /proc/[0-9]*/environ 2>/dev/null | while IFS= read -r file; do
+        tr '\n\000' ' \n' <"$file" 2>/dev/null | grep -qxF "FACEKILN_RUN=$1" || continue
+        file=${file#/proc/}
+        echo "${file%/environ}"
+    done
 }
 
 kill_run() { # RUN GROUP -> status 0 when nothing of it lives
