@@ -388,6 +388,21 @@ def test_an_emulated_file_says_so(tmp_path: Path, small: tuple[Path, Model]) -> 
     assert sha256_of(output) == first
 
 
+@pytest.mark.parametrize("source", ["onnx", "caffe", "torchscript"])
+def test_the_emulator_reads_the_onnx_and_its_record_says_so(
+    tmp_path: Path, small: tuple[Path, Model], source: str
+) -> None:
+    path, model = small
+    wanted = Wanted(model, next(iter(model.sizes)), "force_float16", batch_from("1"))
+    others = [tmp_path / "network.caffemodel", tmp_path / "network.prototxt"]
+    for other in others:
+        other.write_bytes(b"not read")
+    build_file([path, *others], wanted, settings_from({"source": source}), tmp_path / "out.mm")
+    record = read_record(tmp_path / "out.mm")
+    assert record and record.settings["source"] == "onnx"
+    assert [item["path"] for item in record.inputs] == [str(path)]
+
+
 def test_the_most_sensitive_nodes_stay_in_float(tmp_path: Path, small: tuple[Path, Model]) -> None:
     path, model = small
     wanted = Wanted(model, next(iter(model.sizes)), "qint8_mixed_float16", batch_from("1"))

@@ -69,7 +69,7 @@ def build_file(
 
     Args:
         sources: the simplified ONNX; where `settings.source` is another, that file, or .caffemodel and
-            .prototxt, behind it.
+            .prototxt, behind it, which the emulator does not read.
         wanted: what.
         settings: how, and by whom.
         output: the file.
@@ -90,6 +90,12 @@ def build_file(
     if wanted.precision in QUANTISED and calibration is None:
         raise KilnError(f"{wanted.precision} needs a calibration set", hint="give --calibration and --ranges")
     emulated = settings.sdk.mode == "emulator"
+    source = settings.source
+    if emulated:
+        # It computes the ONNX, whatever the SDK would parse.
+        if source != "onnx":
+            log.info("MagicMind    the emulator reads the ONNX file; source '%s' is for the SDK", source)
+        sources, source = sources[:1], "onnx"
     make = _by_emulator if emulated else _by_sdk
     facts, tools = make(sources, wanted, settings, config, output, calibration)
     write_record(
@@ -102,7 +108,7 @@ def build_file(
             "precision": wanted.precision,
             "batch": str(wanted.batch),
             "mode": settings.sdk.mode,
-            "source": settings.source,
+            "source": source,
             "cards": sorted(settings.cards),
             "build_config": config,
             "precisions": dict(settings.precisions),
