@@ -11,25 +11,8 @@ import pytest
 
 from facekiln.boards.latency_table import rows_of, to_csv, to_markdown
 from facekiln.errors import KilnError
-from facekiln.evaluation.stamp import Evaluation, Stamp
-
-STAMP = Stamp(
-    task="wider_ap",
-    evaluator="port",
-    evaluator_version="1",
-    dataset="wider",
-    dataset_digest="d",
-    images=3226,
-    resize="letterbox",
-    interpolation="linear",
-    size=(640, 640),
-    score_threshold=0.02,
-    nms_iou=0.4,
-    top_k=5000,
-    keep=750,
-    extent=1,
-    boxes="float",
-)
+from facekiln.evaluation.stamp import Evaluation
+from support.stamps import STAMP
 
 
 def _record(name: str, ms: float, batch: int = 1, **more: Any) -> dict[str, Any]:

@@ -19,24 +19,8 @@ from facekiln.config import Config, load_config
 from facekiln.errors import KilnError
 from facekiln.evaluation.published import load_published
 from facekiln.evaluation.stamp import Evaluation, Stamp
+from support.stamps import STAMP
 
-STAMP = Stamp(
-    task="wider_ap",
-    evaluator="port",
-    evaluator_version="1",
-    dataset="subset",
-    dataset_digest="d",
-    images=183,
-    resize="letterbox",
-    interpolation="linear",
-    size=(640, 640),
-    score_threshold=0.02,
-    nms_iou=0.4,
-    top_k=5000,
-    keep=750,
-    extent=1,
-    boxes="float",
-)
 QINT8 = "qint8_mixed_float16"
 
 

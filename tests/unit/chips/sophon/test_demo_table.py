@@ -27,28 +27,13 @@ from facekiln.chips.sophon.settings import SophonSettings, load_settings
 from facekiln.chips.sophon.table_inputs import SophonTableTargets
 from facekiln.config import Config, load_config
 from facekiln.errors import KilnError
-from facekiln.evaluation.stamp import Stamp, write_evaluation
+from facekiln.evaluation.stamp import write_evaluation
 from facekiln.predictions.names import BACKENDS, Backend
 from facekiln.provenance import write_record
 from support.bmodels import S, bmodel_bytes
+from support.stamps import STAMP
 
-_STAMP = Stamp(
-    task="voc_ap",
-    evaluator="voc",
-    evaluator_version="1",
-    dataset="procedural",
-    dataset_digest="0" * 16,
-    images=200,
-    resize="letterbox",
-    interpolation="linear",
-    size=(640, 640),
-    score_threshold=0.02,
-    nms_iou=0.4,
-    top_k=5000,
-    keep=750,
-    extent=1,
-    boxes="float",
-)
+_STAMP = replace(STAMP, task="voc_ap", evaluator="voc", dataset="procedural", images=200)
 _TWIN = Backend("sophon", ".bmodel")
 
 
