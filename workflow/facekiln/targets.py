@@ -133,10 +133,9 @@ class Targets:
         Raises:
             KilnError: unknown dataset (with a suggestion).
         """
-        from facekiln.data.declared import load_datasets
+        from facekiln.data.declared import declared_set
 
-        datasets = load_datasets()
-        declared = datasets[known(name, datasets, "dataset")]
+        declared = declared_set(name)
         return f"{declared.digest()} {declared.state()}".rstrip()
 
     def recipe_of(self, wildcards: Wildcards) -> str:

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from facekiln.data.declared import KINDS, Declared, Rules, SmallFaces, hash_of, load_datasets, open_dataset
+from facekiln.data.declared import (
+    KINDS,
+    Declared,
+    Rules,
+    SmallFaces,
+    declared_set,
+    hash_of,
+    load_datasets,
+    open_dataset,
+)
 from facekiln.errors import KilnError
 
 TEXT = "a/1.jpg\n1\n1 2 30 40 0 0 0 0 0 0\nb/2.jpg\n2\n1 2 30 40 0 0 0 1 0 0\n5 6 7 8 0 0 0 0 0 0\n"
@@ -42,6 +51,12 @@ def test_shipped_declarations_load(root: Path) -> None:
     assert (wider.expected.images, wider.expected.faces, wider.expected.folders) == (3226, 39708, 61)
     assert wider.small_faces == SmallFaces(least=10, measure="original", treat="paint")
     assert all(item.licence for item in datasets.values())
+
+
+def test_one_declaration_is_found_by_its_name(root: Path) -> None:
+    assert declared_set("wider_val", root / "config") == load_datasets(root / "config")["wider_val"]
+    with pytest.raises(KilnError, match="unknown dataset 'wider_vla'; did you mean 'wider_val'"):
+        declared_set("wider_vla", root / "config")
 
 
 def test_schema_and_code_know_the_same_rules_kinds_and_options(root: Path) -> None:

@@ -96,11 +96,9 @@ def _height_width(text: str) -> tuple[int, int]:
 
 
 def _declared(options: argparse.Namespace) -> Declared:
-    from facekiln.config import known
-    from facekiln.data.declared import load_datasets
+    from facekiln.data.declared import declared_set
 
-    datasets = load_datasets(options.config)
-    return datasets[known(options.dataset, datasets, "dataset")]
+    return declared_set(options.dataset, options.config)
 
 
 def _declare(options: argparse.Namespace) -> None:

@@ -54,14 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _open(options: argparse.Namespace, folder: Path) -> tuple[Predictions, Dataset]:
-    from facekiln.config import known
-    from facekiln.data.declared import load_datasets, open_dataset
+    from facekiln.data.declared import declared_set, open_dataset
     from facekiln.predictions.store import read_predictions
 
     predictions = read_predictions(folder)
-    datasets = load_datasets(options.config)
     name = (options.dataset or str(predictions.meta["dataset"])).partition("@")[0]
-    return predictions, open_dataset(datasets[known(name, datasets, "dataset")])
+    return predictions, open_dataset(declared_set(name, options.config))
 
 
 def _write(options: argparse.Namespace, picture: Picture, folders: Iterable[Path], *, emulated: bool) -> None:

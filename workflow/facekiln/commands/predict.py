@@ -143,8 +143,8 @@ def _stop_where_failed(golden: Path) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from facekiln.config import known, load_config
-    from facekiln.data.declared import load_datasets
+    from facekiln.config import load_config
+    from facekiln.data.declared import declared_set
     from facekiln.errors import KilnError
     from facekiln.predictions.names import backend_for, model_of, split_dataset
     from facekiln.predictions.run import below_results, predict
@@ -159,8 +159,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.inference and entry not in (DEFAULT, options.inference):
         raise KilnError("two inference entries are named", value=f"{entry}, {options.inference}")
     entry = options.inference or entry
-    datasets = load_datasets(options.config)
-    declared = datasets[known(name, datasets, "dataset")]
+    declared = declared_set(name, options.config)
     backend = backend_for(options.stage, options.backend)
     model, label = model_of(options.stage, backend, config, options.model, options.size)
     inference = inference_of(entry, model, config, label=label, artifact=str(options.stage))
@@ -182,8 +181,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def _board(options: argparse.Namespace) -> None:
     from facekiln.boards.settings import load_board
-    from facekiln.config import known, load_config
-    from facekiln.data.declared import load_datasets
+    from facekiln.config import load_config
+    from facekiln.data.declared import declared_set
     from facekiln.errors import KilnError
     from facekiln.predictions.names import backend_for, backend_on, model_of, split_dataset
     from facekiln.predictions.on_board import BoardRun, predict_on_board
@@ -194,8 +193,7 @@ def _board(options: argparse.Namespace) -> None:
         raise KilnError("needs a picture and a thread at least", where="--shard-pictures, --threads")
     config = load_config(options.config)
     name, entry = split_dataset(options.dataset)
-    datasets = load_datasets(options.config)
-    declared = datasets[known(name, datasets, "dataset")]
+    declared = declared_set(name, options.config)
     model, label = model_of(options.stage, backend_for(options.stage), config, options.model, options.size)
     if label is None:
         raise KilnError("is a checkpoint, which no board runs", file=options.stage)

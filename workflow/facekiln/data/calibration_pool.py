@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.config import DEFAULT_FOLDER, Crop, known
+from facekiln.config import DEFAULT_FOLDER, Crop
 from facekiln.data.calibration_rule import DATASET
-from facekiln.data.declared import Declared, load_datasets, open_dataset
+from facekiln.data.declared import declared_set, open_dataset
 from facekiln.data.near import fingerprint
 from facekiln.data.pictures import PROCEDURAL, picture_names
 from facekiln.data.procedural import Scene, Style, draw_scene, scene_seed
@@ -59,16 +59,6 @@ def _folder(folder: Path) -> Listing:
     return Listing(
         str(folder), names, lambda index: sample_of(names[index], folder / names[index], []), folder
     )
-
-
-def declared_set(name: str, config: Path | str = DEFAULT_FOLDER) -> Declared:
-    """Return a dataset's declaration.
-
-    Raises:
-        KilnError: no dataset of that name; the nearest is suggested.
-    """
-    datasets = load_datasets(config)
-    return datasets[known(name, datasets, "dataset")]
 
 
 def open_source(source: str, config: Path | str = DEFAULT_FOLDER) -> Source:

@@ -186,6 +186,16 @@ def load_datasets(folder: Path | str = DEFAULT_FOLDER) -> dict[str, Declared]:
     return {name: _declared(name, item, root, file) for name, item in value["datasets"].items()}
 
 
+def declared_set(name: str, folder: Path | str = DEFAULT_FOLDER) -> Declared:
+    """Return one dataset of a config folder's datasets.yaml; it is not opened.
+
+    Raises:
+        KilnError: no dataset of that name, the nearest is suggested; or see `load_datasets`.
+    """
+    datasets = load_datasets(folder)
+    return datasets[known(name, datasets, "dataset")]
+
+
 def _declared(name: str, item: dict[str, Any], root: Path, file: Path) -> Declared:
     value = dict(item)
     for option in value.get("options", {}):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from facekiln.config import DEFAULT_FOLDER, Config, known
-from facekiln.data.declared import Declared, load_datasets
+from facekiln.config import DEFAULT_FOLDER, Config
+from facekiln.data.declared import Declared, declared_set
 from facekiln.errors import KilnError
 from facekiln.evaluation.wider_truth import FILES, truth_digest
 from facekiln.targets import RESULTS
@@ -30,8 +30,7 @@ class PrecisionTargets:
         self.config, self.folder = config, folder
 
     def _declared(self, wildcards: Wildcards) -> Declared:
-        datasets = load_datasets(self.folder)
-        return datasets[known(wildcards.dataset.partition("@")[0], datasets, "dataset")]
+        return declared_set(wildcards.dataset.partition("@")[0], self.folder)
 
     def wider(self, wildcards: Wildcards) -> str:
         """Return the predictions that WIDER FACE's protocols judge.

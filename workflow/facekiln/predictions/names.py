@@ -12,7 +12,7 @@ from typing import Protocol
 
 from facekiln.artifact import sha256_of_text
 from facekiln.config import Config, Model, known
-from facekiln.data.declared import Declared, load_datasets
+from facekiln.data.declared import Declared, declared_set
 from facekiln.errors import KilnError
 from facekiln.predictions.settings import DEFAULT, Inference, inference_of
 from facekiln.predictions.toolchain import stamp_of
@@ -192,8 +192,7 @@ class PredictionTargets:
         if label is None:
             Targets(self.config).checkpoint(model.name)
         name, entry = split_dataset(segment)
-        datasets = load_datasets(self._folder)
-        declared = datasets[known(name, datasets, "dataset")]
+        declared = declared_set(name, self._folder)
         inference = inference_of(entry, model, self.config, label=label, artifact=f"{RESULTS}/{artifact}")
         return Wanted(backend, artifact, model, inference, declared)
 

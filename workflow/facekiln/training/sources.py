@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from facekiln.artifact import read_json, sha256_of_text
-from facekiln.config import DEFAULT_FOLDER, known
+from facekiln.config import DEFAULT_FOLDER
 from facekiln.data.clean import cleaned
-from facekiln.data.declared import Declared, load_datasets, open_dataset
+from facekiln.data.declared import declared_set, open_dataset
 from facekiln.data.procedural_set import scene_sample
 from facekiln.data.report import REPORT
 from facekiln.data.sample import Listing, Sample
@@ -149,8 +149,7 @@ def _audited(name: str, purpose: str, places: Places) -> _Opened:
     Raises:
         KilnError: unknown dataset (with a suggestion), not audited as it is declared now, or refused.
     """
-    datasets = load_datasets(places.config)
-    declared: Declared = datasets[known(name, datasets, "dataset")]
+    declared = declared_set(name, places.config)
     report = places.reports / name / REPORT
     value = read_json(report) if report.is_file() else {}
     if "hashes" not in value:
