@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -71,6 +73,36 @@ def test_interrupted_client_ends_the_command(
             break
         time.sleep(0.05)
     assert "reason=cancelled" in found[0].read_text()
+
+
+KILLED = """
+import sys
+from facekiln.boards.directory import DirectoryRunner
+from facekiln.boards.settings import Board, Limits
+limits = Limits(poll_seconds=0.1, grace_seconds=2, run_seconds=60, reserve_mb=1)
+work = sys.argv[1]
+board = Board("loop", "directory", None, None, None, None, work, work, work + "-lease", limits=limits)
+DirectoryRunner(board).run(["sleep", "60"])
+"""
+
+
+def test_killed_client_is_noticed_and_its_command_ended(runner: DirectoryRunner) -> None:
+    workflow = str(Path(directory.__file__).parents[2])
+    client = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(runner.folder)], env={**os.environ, "PYTHONPATH": workflow}
+    )
+    for _ in range(400):
+        if list((runner.folder / "runs").glob("*/pid")):
+            break
+        time.sleep(0.05)
+    client.kill()
+    client.wait()
+    for _ in range(400):
+        found = list((runner.folder / "runs").glob("*/status"))
+        if found:
+            break
+        time.sleep(0.05)
+    assert "reason=orphan" in found[0].read_text()
 
 
 def test_folder_that_nobody_serves_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

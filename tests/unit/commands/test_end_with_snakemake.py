@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from facekiln.boards import ancestors
+
 CHILD = """
 import sys, time
 from pathlib import Path
+from facekiln.boards import ancestors
 from facekiln.commands import end_on_sigterm
+if sys.argv[2] == "without-pidfd":
+    def missing(_): raise OSError
+    ancestors.os.pidfd_open = missing
+    ancestors._POLL = 0.1
 end_on_sigterm()
 try:
     Path(sys.argv[1]).write_text("begun")
@@ -21,7 +31,10 @@ try:
 except KeyboardInterrupt:
     Path(sys.argv[1]).write_text("ended")
 """
-PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
+PARENT = "import subprocess, sys; subprocess.run([*sys.argv[4:], sys.executable, '-c', *sys.argv[1:4]])"
+# A shell that has something to do afterwards stays between Snakemake and its job.
+SHELL = ["sh", "-c", '"$@"; true', "-"]
+ends_here = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
 
 def _is(path: Path, text: str, seconds: float) -> bool:
@@ -33,14 +46,44 @@ def _is(path: Path, text: str, seconds: float) -> bool:
     return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-@pytest.mark.parametrize(("name", "ends"), [("snakemake", True), ("a-shell", False)])
-def test_job_of_a_killed_snakemake_ends_as_after_ctrl_c(tmp_path: Path, name: str, ends: bool) -> None:
-    told = tmp_path / "told"
+@contextmanager
+def parent_of(tmp_path: Path, name: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     program = tmp_path / name
     program.write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, str(program), CHILD, str(told)])
-    assert _is(told, "begun", 20)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    assert _is(told, "ended", 10 if ends else 1.5) is ends
+    parent = subprocess.Popen([sys.executable, str(program), *words], start_new_session=True)
+    try:
+        yield parent
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
+
+
+@ends_here
+@pytest.mark.parametrize("how", ["pidfd", "without-pidfd"])
+@pytest.mark.parametrize(
+    ("name", "between", "ends"),
+    [
+        ("snakemake", [], True),
+        ("snakemake", SHELL, True),
+        ("snakemake", [*SHELL, *SHELL], True),
+        ("a-shell", [], False),
+    ],
+    ids=["child", "behind a shell", "behind two", "no Snakemake"],
+)
+def test_job_of_a_killed_snakemake_ends_as_after_ctrl_c(
+    tmp_path: Path, name: str, between: list[str], ends: bool, how: str
+) -> None:
+    told = tmp_path / "told"
+    with parent_of(tmp_path, name, CHILD, str(told), how, *between) as parent:
+        assert _is(told, "begun", 20)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        assert _is(told, "ended", 10 if ends else 1.5) is ends
+
+
+@ends_here
+def test_process_that_got_a_dead_ones_number_is_another() -> None:
+    mine = (os.getpid(), ancestors._stat(os.getpid())[19])  # type: ignore[index]
+    assert not ancestors._gone(mine)
+    assert ancestors._gone((mine[0], "1"))

@@ -7,15 +7,11 @@ functions that run.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-_SET_PDEATHSIG = 1  # of prctl(2): a signal when the parent ends
 
 
 def add_verb(
@@ -42,18 +38,15 @@ def end_on_sigterm() -> None:
     """Let SIGTERM, by which Snakemake ends its jobs, end this one as Ctrl-C does.
 
     Then what was started on a board ends too, and its lease is freed. A Snakemake that was killed itself ends
-    nothing, so its job asks the kernel to be told.
+    nothing, so each one above this job is watched, also behind a shell.
     """
+    from facekiln.boards.ancestors import ancestors_named, when_gone
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
     parent = os.getppid()
-    with suppress(OSError, AttributeError):  # not Linux
-        # `python .../bin/snakemake` or `python -m snakemake`
-        words = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")[:3]
-        if b"snakemake" in map(os.path.basename, words):
-            ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() != parent:
-                raise KeyboardInterrupt
+    when_gone(ancestors_named("snakemake"), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if os.getppid() != parent:  # it ended before it could be watched
+        raise KeyboardInterrupt
