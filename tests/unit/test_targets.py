@@ -1,9 +1,11 @@
 """Names of artifacts: what they are made from, and what a wrong one is told."""
 
+import os
 import re
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +82,38 @@ def test_a_synthetic_model_is_not_trained_on_photographs(root: Path, monkeypatch
     trained = replace(model, weights="trained")
     targets = Targets(replace(config, models={**config.models, "retinaface": trained}))
     assert targets.audits_of(wildcards) == ["results/datasets/wider_val/report.json"]
+
+
+def test_audits_are_named_without_looking_at_the_datasets_files(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake asks for every rule that it looks at; a set of photographs has tens of thousands of files."""
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("FACEKILN_DATASETS", str(tmp_path))
+    annotation = tmp_path / "wider/ground_truth/wider_face_val.mat"
+    picture = tmp_path / "wider/images/0--Parade/one.jpg"
+    for path in (annotation, picture):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    looked: list[str] = []
+    stat = os.stat
+
+    def watched(path: Any, **options: Any) -> os.stat_result:
+        looked.append(str(path))
+        return stat(path, **options)
+
+    config = load_config("config")
+    model = replace(config.models["retinaface"], recipe="retinaface_wider", weights="trained")
+    targets = Targets(replace(config, models={**config.models, "retinaface": model}))
+    recipe = load_recipe("retinaface_wider") | {"train": [{"dataset": "wider_val"}]}
+    monkeypatch.setattr("facekiln.targets.load_recipe", lambda _: recipe)
+    monkeypatch.setattr(os, "stat", watched)
+    audits = targets.audits_of(Namespace(model="retinaface"))
+    seen_for_audits = [path for path in looked if path.startswith(str(tmp_path))]
+    targets.dataset_digest("wider_val")
+    monkeypatch.undo()
+    assert audits == ["results/datasets/wider_val/report.json"] and seen_for_audits == []
+    assert {str(annotation), str(picture)} <= set(looked), "the watch sees what a digest looks at"
 
 
 def test_models_with_no_weights_of_a_kind_match_nothing(targets: Targets) -> None:

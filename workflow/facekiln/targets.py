@@ -112,13 +112,18 @@ class Targets:
         return self.checkpoint(wildcards.model, getattr(wildcards, "size", None))
 
     def audits_of(self, wildcards: Wildcards) -> list[str]:
-        """Return the audits of the datasets that a rule's `model` is trained and judged on."""
+        """Return the audits of the datasets that a rule's `model` is trained and judged on.
+
+        Raises:
+            KilnError: unknown model, recipe or dataset, or photographs for a synthetic model.
+        """
+        from facekiln.data.declared import declared_set
         from facekiln.training.recipe import datasets_of, refuse_photographs
 
         name = Path(self.recipe_of(wildcards)).stem
         recipe = load_recipe(name)
         for dataset in datasets_of(recipe):
-            self.dataset_digest(dataset)
+            declared_set(dataset)
         if self.config.weights_of(wildcards.model) == "synthetic":
             refuse_photographs(wildcards.model, name, recipe)
         return [f"{RESULTS}/datasets/{dataset}/report.json" for dataset in datasets_of(recipe)]
