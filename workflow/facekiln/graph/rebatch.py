@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from facekiln.errors import KilnError
+from facekiln.graph.constants import drop_unused_constants
 from facekiln.provenance import Edit
 
 # Where each operator has its target shape.
@@ -126,8 +127,5 @@ def free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
             graph.graph.initializer.append(stored[name])
         node.input[1] = name
     del graph.graph.value_info[:]
-    used = {name for node in graph.graph.node for name in node.input}
-    kept = [tensor for tensor in graph.graph.initializer if tensor.name in used]
-    del graph.graph.initializer[:]
-    graph.graph.initializer.extend(kept)
+    drop_unused_constants(graph)
     return graph

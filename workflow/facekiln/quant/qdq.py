@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper, version_converter
 
 from facekiln.config import known
 from facekiln.errors import KilnError
+from facekiln.graph.constants import drop_unused_constants
 from facekiln.quant.nodes import WEIGHTED, Weight, activations, node_name, quantisable, weights
 from facekiln.quant.ranges import Ranges
 from facekiln.quant.thresholds import METHODS
@@ -156,7 +157,7 @@ def build_qdq(
     del graph.graph.node[:]
     graph.graph.node.extend(ordered)
     graph.graph.initializer.extend(stored.values())
-    _drop_unused(graph)
+    drop_unused_constants(graph)
     graph.doc_string = MARK
     onnx.checker.check_model(graph)
     return graph
@@ -168,13 +169,6 @@ def _pair(tensor: str, settings: list[str], output: str) -> list[onnx.NodeProto]
         helper.make_node("QuantizeLinear", [tensor, *settings], [integer], name=integer),
         helper.make_node("DequantizeLinear", [integer, *settings], [output], name=output),
     ]
-
-
-def _drop_unused(graph: onnx.ModelProto) -> None:
-    used = {name for node in graph.graph.node for name in node.input}
-    kept = [tensor for tensor in graph.graph.initializer if tensor.name in used]
-    del graph.graph.initializer[:]
-    graph.graph.initializer.extend(kept)
 
 
 def with_biases(model: onnx.ModelProto, biases: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
@@ -198,5 +192,5 @@ def with_biases(model: onnx.ModelProto, biases: Mapping[str, NDArray[np.float32]
             node.input[2] = stored.name
         else:
             node.input.append(stored.name)
-    _drop_unused(graph)
+    drop_unused_constants(graph)
     return graph

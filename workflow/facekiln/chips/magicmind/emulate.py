@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from facekiln.config import Input, known
 from facekiln.errors import KilnError
+from facekiln.graph.constants import drop_unused_constants
 from facekiln.quant.nodes import Weight, activations, node_name, weights
 from facekiln.quant.qdq import at_opset
 
@@ -236,10 +237,7 @@ class _Edit:
         graph = self._graph.graph
         del graph.node[:]
         graph.node.extend(self._nodes)
-        used = {name for node in graph.node for name in node.input}
-        kept = [tensor for tensor in graph.initializer if tensor.name in used]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        drop_unused_constants(self._graph)
         del graph.value_info[:]
         self._graph.doc_string = "EMULATED: no vendor tool made this and no card runs it"
         onnx.checker.check_model(self._graph)
