@@ -222,6 +222,41 @@ cmd_clean() { # DAYS: what was not used for so long; a run that goes on is left
 # client do (a hard link), after lease-N was freed, has run out, or is from before a reboot. Whoever writes
 # looks afterwards whether a higher one is there, so that of a late holder and a taker at most one goes on.
 # Seconds are cut off, so one more is given: the holder, who counts from before its call, gives up first.
+# The folder is for one account of the board. Several share it where they say so; it is sticky then, so that
+# none of them removes or replaces what is another's, and nothing here needs that.
+
+owner_of() { # FILE -> owner, a number
+    # shellcheck disable=SC2012,SC2046  # numbers before the name; `stat` is not everywhere
+    set -- $(ls -ldn "$1" 2>/dev/null)
+    owner=${3:-}
+}
+
+lease_open() { # [ACCESS]: the lease's folder can be used, and is made where ACCESS says for whom
+    # It lies in /tmp by default: a link that another user put there is not followed.
+    [ ! -L "$LEASE" ] || fault unwritable "$LEASE, a symbolic link"
+    me=$(id -u)
+    if [ $# -gt 0 ]; then
+        case $1 in
+        group) mode=1770 ;;
+        all) mode=1777 ;;
+        *) mode=700 ;;
+        esac
+        [ -d "$LEASE" ] || (umask 077; mkdir -p "$LEASE") 2>/dev/null
+        owner_of "$LEASE"
+        if [ "$owner" = "$me" ]; then
+            chmod "$mode" "$LEASE" 2>/dev/null
+        elif [ -n "$owner" ] && [ "$mode" = 700 ]; then
+            fault foreign "$LEASE"
+        fi
+    fi
+    [ -d "$LEASE" ] || return 0
+    if [ ! -r "$LEASE" ] || [ ! -x "$LEASE" ]; then fault foreign "$LEASE"; fi
+    for file in "$LEASE"/lease-*; do
+        # What cannot be read may be held.
+        if [ -e "$file" ] && [ ! -r "$file" ]; then fault foreign "$file"; fi
+    done
+    [ $# -eq 0 ] || [ -w "$LEASE" ] || fault unwritable "$LEASE"
+}
 
 lease_last() { # -> last
     last=
@@ -258,15 +293,22 @@ lease_tell() { # WORD
         "$1" "$l_owner" "$l_purpose" $((l_expires - now)) $((now - l_taken))
 }
 
-cmd_lease_take() { # TOKEN TTL OWNER PURPOSE
-    # It lies in /tmp by default: a link that another user put there is not opened to everybody.
-    [ ! -L "$LEASE" ] || fault unwritable "$LEASE, a symbolic link"
-    mkdir -p "$LEASE" 2>/dev/null
-    chmod 777 "$LEASE" 2>/dev/null
-    [ -w "$LEASE" ] || fault unwritable "$LEASE"
+lease_put() { # TOKEN STATE EXPIRES -> .new-TOKEN, for everybody who may enter the folder
+    umask 022
+    lease_text "$2" "$3" >"$LEASE/.new-$1"
+}
+
+lease_next() { # FILE or nothing -> mine, the next one of the row
+    number=${1##*-}
+    while [ "${number#0}" != "$number" ]; do number=${number#0}; done
+    mine=$LEASE/lease-$(printf '%010d' $((${number:-0} + 1)))
+}
+
+cmd_lease_take() { # TOKEN TTL OWNER PURPOSE [user, group or all: whose accounts share the board]
+    lease_open "${5:-user}"
     read_boot
     lease_last
-    number=0 before=$last
+    before=$last
     if [ -n "$before" ]; then
         lease_read "$before"
         tick
@@ -274,13 +316,11 @@ cmd_lease_take() { # TOKEN TTL OWNER PURPOSE
             if [ "$l_token" = "$1" ]; then lease_tell taken; else lease_tell busy; fi
             return
         fi
-        number=${before##*-}
-        while [ "${number#0}" != "$number" ]; do number=${number#0}; done
     fi
-    mine=$LEASE/lease-$(printf '%010d' $((${number:-0} + 1)))
+    lease_next "$before"
     tick
     l_token=$1 l_owner=$3 l_purpose=$4 l_taken=$now
-    lease_text held $((now + $2 + 1)) >"$LEASE/.new-$1" || fault disk-full "$LEASE"
+    lease_put "$1" held $((now + $2 + 1)) || fault disk-full "$LEASE"
     if ! ln "$LEASE/.new-$1" "$mine" 2>/dev/null; then
         rm -f "$LEASE/.new-$1"
         [ -e "$mine" ] || fault no-links "$LEASE"
@@ -309,7 +349,7 @@ cmd_lease_take() { # TOKEN TTL OWNER PURPOSE
         rm -f "$mine"
         fault leftover "$left"
     fi
-    for file in "$LEASE"/lease-*; do [ "$file" = "$mine" ] || rm -f "$file"; done
+    for file in "$LEASE"/lease-*; do [ "$file" = "$mine" ] || rm -f "$file" 2>/dev/null; done
     lease_read "$mine"
     lease_tell taken
 }
@@ -321,19 +361,27 @@ lease_renew() { # TOKEN TTL -> status 0 while it is ours
     lease_read "$before"
     tick
     [ "$l_token" = "$1" ] && lease_alive || return 1
-    lease_text held $((now + $2 + 1)) >"$LEASE/.new-$1" && mv -f "$LEASE/.new-$1" "$before" || return 1
+    lease_put "$1" held $((now + $2 + 1)) && mv -f "$LEASE/.new-$1" "$before" || return 1
     lease_last
     [ "$last" = "$before" ]
 }
 
 cmd_lease_free() { # TOKEN, or `any` by force
+    lease_open
     read_boot
     lease_last
     if [ -n "$last" ]; then
         lease_read "$last"
         tick
         if lease_alive && { [ "$l_token" = "$1" ] || [ "$1" = any ]; }; then
-            lease_text free "$now" >"$LEASE/.new-$1" && mv -f "$LEASE/.new-$1" "$last"
+            lease_put "$1" free "$now" || fault disk-full "$LEASE"
+            # That of another account cannot be replaced; a free one behind it tells the same.
+            if ! mv -f "$LEASE/.new-$1" "$last" 2>/dev/null; then
+                lease_next "$last"
+                ln "$LEASE/.new-$1" "$mine" 2>/dev/null || taken=1
+                rm -f "$LEASE/.new-$1"
+                [ -z "${taken:-}" ] || { echo lost; return; }
+            fi
             lease_tell freed
             return
         fi
@@ -342,6 +390,7 @@ cmd_lease_free() { # TOKEN, or `any` by force
 }
 
 cmd_lease_status() {
+    lease_open
     read_boot
     lease_last
     [ -n "$last" ] && lease_read "$last" && tick && lease_alive && { lease_tell held; return; }
@@ -375,6 +424,15 @@ kill_run() { # RUN GROUP -> status 0 when nothing of it lives
     return 1
 }
 
+foreign_ends() { # GROUP OWNER -> status 0 when another account's run has ended; its own watcher ends it
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        owner_of "/proc/$1"
+        [ "$owner" = "$2" ] || return 0
+        nap 0.2
+    done
+    return 1
+}
+
 reap() { # end what runs of earlier leases left -> status 0, or left=RUN
     for file in "$LEASE"/run-*; do
         [ -e "$file" ] || continue
@@ -382,8 +440,15 @@ reap() { # end what runs of earlier leases left -> status 0, or left=RUN
         { read -r group run_boot <"$file"; } 2>/dev/null
         # Others may write here too: `kill -- -1` would end all that we may end, an empty name matches all.
         case ${group:-0} in 0 | 1 | *[!0-9]*) left='' ;; esac
-        if [ -n "$left" ] && [ "${run_boot:-}" = "$boot" ]; then kill_run "$left" "$group" || return 1; fi
-        rm -f "$file"
+        owner_of "$file"
+        [ -n "$owner" ] || continue
+        if [ -n "$left" ] && [ "${run_boot:-}" = "$boot" ]; then
+            # Where we may not remove the file, its group's number may be anybody's by now.
+            if [ "$me" != 0 ] && [ "$owner" != "$me" ]; then foreign_ends "$group" "$owner" || return 1; else
+                kill_run "$left" "$group" || return 1
+            fi
+        fi
+        rm -f "$file" 2>/dev/null
     done
 }
 
@@ -433,7 +498,7 @@ cmd_watch() { # RUN TIMEOUT GRACE POLL OUTPUT_KB MEMORY_KB TOKEN: not called by 
         exec sh "$dir/job.sh"
     ) </dev/null >"$dir/stdout" 2>"$dir/stderr" &
     child=$!
-    [ -z "$token" ] || echo "$child $boot" >"$LEASE/run-$run"
+    [ -z "$token" ] || (umask 022; echo "$child $boot" >"$LEASE/run-$run")
     echo "$child $$ $boot" >"$dir/.pid" && mv -f "$dir/.pid" "$dir/pid"
     guard "$@" &
     guardian=$!

@@ -120,6 +120,11 @@ _SCRIPT_FAULTS: dict[str, tuple[type[BoardFault], str, str]] = {
         "cannot be written",
         "name a folder that the user may write, as `work` or `lease`",
     ),
+    "foreign": (
+        ReadOnly,
+        "belongs to another account of the board",
+        "if several accounts share the board: `lease_access: all` (or `group`) in the entry of each",
+    ),
     "no-links": (
         Unsupported,
         "is on a file system without hard links",

@@ -105,6 +105,7 @@ class Lease:
 
         Raises:
             BoardBusy: another holds it and `wait` is over.
+            ReadOnly: its folder is another account's of the board, and `lease_access` does not say so.
             LeftRunning: what an earlier holder left cannot be ended.
         """
         self.take()
@@ -120,7 +121,9 @@ class Lease:
         told = None
         while True:
             self._renewed = time.monotonic()
-            answer = self.script.call("lease_take", self.token, self._seconds, _own_name(), self.purpose)
+            access = self.script.board.lease_access
+            words = (self.token, self._seconds, _own_name(), self.purpose, access)
+            answer = self.script.call("lease_take", *words)
             if answer.word == "taken":
                 break
             holder = _holder(answer)

@@ -97,6 +97,7 @@ class Board:
         environment: variables of every command.
         limits: see `Limits`.
         virtual: a stand-in of this machine (`facekiln virtual up`), told wherever a figure of it is.
+        lease_access: whose accounts on the board share the lease: "user", "group" or "all".
     """
 
     name: str
@@ -112,6 +113,7 @@ class Board:
     environment: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     virtual: bool = False
+    lease_access: str = "user"
 
     def runtime(self, name: str) -> Runtime:
         """Return a runtime by name.
@@ -190,6 +192,7 @@ def _board(name: str, value: Mapping[str, Any], file: Path) -> Board:
         environment=dict(value["environment"]),
         limits=limits,
         virtual=value["virtual"],
+        lease_access=value["lease_access"],
     )
 
 
