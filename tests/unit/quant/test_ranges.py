@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from facekiln.artifact import read_json, write_json
+from facekiln.artifact import read_json, sha256_of, write_json
 from facekiln.errors import KilnError
 from facekiln.quant import collect as room
 from facekiln.quant.collect import collect
 from facekiln.quant.nodes import activations, quantisable, weights
-from facekiln.quant.ranges import Ranges, measure_ranges, read_ranges, write_ranges
+from facekiln.quant.ranges import Ranges, measure_ranges, ranges_of_onnx, read_ranges, write_ranges
 from facekiln.quant.run import Session
 
 
@@ -142,6 +143,36 @@ def test_a_broken_file_names_the_key(network: onnx.ModelProto, pictures: list[An
     write_json(tmp_path / "ranges.json", value)
     with pytest.raises(KilnError, match=r"tensors\.2\.thresholds\.kl"):
         read_ranges(tmp_path / "ranges.json")
+
+
+def test_ranges_of_another_onnx_file_are_refused(
+    network: onnx.ModelProto, pictures: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, other, file = tmp_path / "a.onnx", tmp_path / "b.onnx", tmp_path / "ranges.json"
+    measured.write_bytes(network.SerializeToString())
+    other.write_bytes(b"another network")
+    ranges = measure_ranges(network, pictures, percentile=99.9, artifact_sha256=sha256_of(measured))
+    write_ranges(file, ranges)
+    hashed: list[Path] = []
+    monkeypatch.setattr(
+        "facekiln.quant.ranges.sha256_of", lambda path: hashed.append(path) or sha256_of(path)
+    )
+    assert ranges_of_onnx(file, measured) == ranges
+    with pytest.raises(KilnError) as refused:
+        ranges_of_onnx(file, other)
+    assert hashed == [measured, other], "once each"
+    told = str(refused.value)
+    for word in (
+        str(file),
+        "was measured on another ONNX file",
+        sha256_of(measured)[:16],
+        sha256_of(other)[:16],
+        "facekiln quant ranges",
+    ):
+        assert word in told
+    # Ranges that do not say of what they are, are taken for any.
+    write_ranges(file, replace(ranges, artifact_sha256=""))
+    assert ranges_of_onnx(file, other).artifact_sha256 == ""
 
 
 def test_questions_about_unknown_names_get_a_suggestion(

@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from facekiln.artifact import read_json, write_json
+from facekiln.artifact import read_json, sha256_of, write_json
 from facekiln.config import check, known
+from facekiln.errors import KilnError
 from facekiln.quant.collect import Spread, collect
 from facekiln.quant.nodes import activations, weights
 from facekiln.quant.thresholds import BINS, METHODS, folded, thresholds
@@ -205,3 +206,32 @@ def read_ranges(path: Path | str) -> Ranges:
         {one.name: one for one in tensors},
         {one.name: one for one in listed},
     )
+
+
+def ranges_of_onnx(path: Path | str, onnx_file: Path | str) -> Ranges:
+    """Read ranges and check that they are of an ONNX file.
+
+    Raises:
+        KilnError: see `read_ranges` and `check_measured_on`.
+    """
+    ranges = read_ranges(path)
+    check_measured_on(onnx_file, ranges.artifact_sha256, path, "facekiln quant ranges")
+    return ranges
+
+
+def check_measured_on(onnx_file: Path | str, sha256: str, file: Path | str, hint: str) -> None:
+    """Check that what a file tells was measured on an ONNX file; one that does not say on which is taken.
+
+    Args:
+        onnx_file: the ONNX file.
+        sha256: what `file` says of the one it was measured on, or "".
+        file: for the error.
+        hint: for the error: what measures again.
+
+    Raises:
+        KilnError: the hashes differ.
+    """
+    if sha256 and sha256 != (found := sha256_of(onnx_file)):
+        raise KilnError(
+            "was measured on another ONNX file", file=file, value=sha256[:16], limit=found[:16], hint=hint
+        )

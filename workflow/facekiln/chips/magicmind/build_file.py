@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from facekiln.artifact import atomic_path, read_json, sha256_of
+from facekiln.artifact import atomic_path, read_json
 from facekiln.chips.magicmind import driver
 from facekiln.chips.magicmind.build_config import build_config, shape_of
 from facekiln.chips.magicmind.container import EmulatedModel, write_emulated
@@ -29,7 +29,7 @@ from facekiln.graph.rebatch import fixed_batch, free_batch
 from facekiln.parity.sight import Run, judge_sight, measure_sight
 from facekiln.progress import log
 from facekiln.provenance import tool_versions, write_record
-from facekiln.quant.ranges import Ranges, read_ranges
+from facekiln.quant.ranges import check_measured_on, ranges_of_onnx
 
 _HINT = "set emulator.linear to mse or percentile, or name nodes in keep_float (config/chips/magicmind.yaml)"
 
@@ -147,10 +147,10 @@ def planned(
             value=settings.keep_sensitive,
             hint="give --sensitivity, by facekiln quant sensitivity",
         )
-    return kept | set(most_sensitive(report, settings.keep_sensitive, sha256_of(onnx_file)))
+    return kept | set(most_sensitive(report, settings.keep_sensitive, onnx_file))
 
 
-def most_sensitive(path: Path, most: int, onnx_sha256: str) -> list[str]:
+def most_sensitive(path: Path, most: int, onnx_file: Path) -> list[str]:
     """Return the nodes that cost most alone, worst first, of what `facekiln quant sensitivity` wrote.
 
     Raises:
@@ -163,14 +163,7 @@ def most_sensitive(path: Path, most: int, onnx_sha256: str) -> list[str]:
         measured = value["artifact_sha256"]
     except (KeyError, TypeError) as error:
         raise KilnError("is no report of sensitivities", file=path, hint=hint) from error
-    if measured and measured != onnx_sha256:
-        raise KilnError(
-            "was measured on another ONNX file",
-            file=path,
-            value=measured[:16],
-            limit=onnx_sha256[:16],
-            hint=hint,
-        )
+    check_measured_on(onnx_file, measured, path, hint)
     return nodes[:most]
 
 
@@ -218,15 +211,7 @@ def _by_emulator(
 
 
 def _thresholds(calibration: Calibration, onnx_file: Path, method: str) -> Mapping[str, float]:
-    ranges: Ranges = read_ranges(calibration.ranges)
-    if ranges.artifact_sha256 and ranges.artifact_sha256 != sha256_of(onnx_file):
-        raise KilnError(
-            "was measured on another ONNX file",
-            file=calibration.ranges,
-            value=ranges.artifact_sha256[:16],
-            limit=sha256_of(onnx_file)[:16],
-            hint="facekiln quant ranges",
-        )
+    ranges = ranges_of_onnx(calibration.ranges, onnx_file)
     return {one.name: ranges.threshold(one.name, method) for one in ranges}
 
 

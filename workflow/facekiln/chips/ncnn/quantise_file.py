@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.artifact import sha256_of
 from facekiln.chips.ncnn.build_file import facts_of
 from facekiln.chips.ncnn.header import header_of, write_header
 from facekiln.chips.ncnn.match import thresholds_of
@@ -100,17 +99,9 @@ def scales_from(source: Source, model: NcnnModel, settings: QuantiseSettings) ->
         table = read_table(source.table, model)
     elif source.onnx is not None and source.ranges is not None:
         from facekiln.graph.export import load_onnx
-        from facekiln.quant.ranges import read_ranges
+        from facekiln.quant.ranges import ranges_of_onnx
 
-        ranges = read_ranges(source.ranges)
-        if ranges.artifact_sha256 and ranges.artifact_sha256 != sha256_of(source.onnx):
-            raise KilnError(
-                "was measured on another ONNX file",
-                file=source.ranges,
-                value=ranges.artifact_sha256[:16],
-                limit=sha256_of(source.onnx)[:16],
-                hint="facekiln quant ranges",
-            )
+        ranges = ranges_of_onnx(source.ranges, source.onnx)
         thresholds = thresholds_of(model, load_onnx(source.onnx), ranges, settings.method)
         table = make_table(model, thresholds, settings.winograd_steps)
     else:

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.artifact import sha256_of
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.mlir import Mlir, read_mlir
 from facekiln.chips.sophon.probe import help_of
@@ -36,7 +35,7 @@ from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.errors import GateError, KilnError
 from facekiln.progress import progress_bar
 from facekiln.provenance import tool_versions, write_record
-from facekiln.quant.ranges import Ranges, TensorRange, read_ranges
+from facekiln.quant.ranges import Ranges, TensorRange, ranges_of_onnx, read_ranges
 
 OURS, TOOL = "ours", "tool"
 # Largest difference of an extreme over the tensor's largest magnitude: other kernels round otherwise.
@@ -283,15 +282,7 @@ def calibrate_file(
         KilnError: the ranges are of another file, or the tool failed.
         GateError: a result reaches something else than its ranges say.
     """
-    ranges = read_ranges(ranges_file)
-    if onnx is not None and ranges.artifact_sha256 and ranges.artifact_sha256 != sha256_of(onnx):
-        raise KilnError(
-            "was measured on another ONNX file",
-            file=ranges_file,
-            value=ranges.artifact_sha256[:16],
-            limit=sha256_of(onnx)[:16],
-            hint="facekiln quant ranges",
-        )
+    ranges = read_ranges(ranges_file) if onnx is None else ranges_of_onnx(ranges_file, onnx)
     by, _, method = settings.method.partition(":")
     with job_folder(output) as folder:
         if by == OURS:
