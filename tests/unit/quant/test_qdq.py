@@ -18,7 +18,7 @@ from facekiln.parity.measure import measure
 from facekiln.quant.bias import correct_biases, mean_errors
 from facekiln.quant.estimate import closeness, compare_methods, methods_text, run_all
 from facekiln.quant.nodes import Weight
-from facekiln.quant.qdq import MARK, build_qdq, quantised_weight, scale_of, with_biases
+from facekiln.quant.qdq import MARK, build_qdq, quantised_weight, rounded_weight, scale_of, with_biases
 from facekiln.quant.ranges import Ranges, measure_ranges
 from facekiln.quant.run import Session
 
@@ -77,6 +77,27 @@ def test_the_graph_computes_what_numpy_rounds(
     found = Session(alone).run({"input": picture})["points"]
     assert found == pytest.approx(expected, abs=2e-5 * float(np.abs(expected).max()))
     assert not np.array_equal(found, Session(network).run({"input": picture})["points"])
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_a_weight_has_a_scale_per_channel_or_one(axis: int) -> None:
+    """Channels of 12.7, of 1.27, of nothing, and too small for a scale; a negative number rounds to -0."""
+    channels = np.float32([[12.7, -6.35, 0.04], [1.27, -0.01, -0.004], [0, 0, 0], [1e-37, -1e-37, 0]])
+    weight = Weight("w", "n", "MatMul", axis, channels if axis == 0 else channels.T)
+    values, scales = rounded_weight(weight)
+    assert scales.shape == ((4, 1) if axis == 0 else (1, 4))
+    assert scales.ravel() == pytest.approx([0.1, 0.01, 1, 1])
+    by_channel = values if axis == 0 else values.T
+    assert by_channel.tolist() == [[127, -64, 0], [127, -1, 0], [0, 0, 0], [0, 0, 0]]
+    assert np.signbit(by_channel[1, 2]), "as a float graph has it"
+    integers, flat = quantised_weight(weight)
+    assert integers.dtype == np.int8 and np.array_equal(integers, values)
+    assert flat.shape == (4,) and np.array_equal(flat, scales.ravel())
+    values, scales = rounded_weight(weight, per_channel=False)
+    assert scales.shape == (1, 1) and scales.item() == pytest.approx(0.1)
+    by_channel = values if axis == 0 else values.T
+    assert by_channel.tolist() == [[127, -64, 0], [13, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert values.dtype == scales.dtype == np.float32
 
 
 @given(st.floats(-50, 50), st.floats(0.001, 50))

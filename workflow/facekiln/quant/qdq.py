@@ -48,13 +48,26 @@ def _usable(scale: float) -> float:
     return scale if scale > float(np.finfo(np.float32).tiny) else 1.0
 
 
-def quantised_weight(weight: Weight) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return int8 values, -127..127, and float32 [C] scales of a weight; a channel of zeros has scale 1."""
-    scales = weight.absmax() / np.float32(_INT8)
+def rounded_weight(
+    weight: Weight, *, per_channel: bool = True
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return a weight's whole numbers, -127..127, and its scales, both float32; their product is the weight
+    as symmetric int8 has it.
+
+    The scales have the weight's rank: one per output channel, or one in all. A channel of zeros has scale 1.
+    """
+    absmax = weight.absmax() if per_channel else weight.absmax().max(keepdims=True)
+    scales = absmax / np.float32(_INT8)
     scales = np.where(scales > np.finfo(np.float32).tiny, scales, np.float32(1)).astype(np.float32)
-    shape = [-1 if axis == weight.axis else 1 for axis in range(weight.values.ndim)]
-    rounded = np.rint(weight.values / scales.reshape(shape))
-    return np.clip(rounded, -_INT8, _INT8).astype(np.int8), scales
+    rank = weight.values.ndim
+    scales = scales.reshape([-1 if axis == weight.axis % rank else 1 for axis in range(rank)])
+    return np.clip(np.rint(weight.values / scales), -_INT8, _INT8), scales
+
+
+def quantised_weight(weight: Weight) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return int8 values and float32 [C] scales of a weight (see `rounded_weight`)."""
+    rounded, scales = rounded_weight(weight)
+    return rounded.astype(np.int8), scales.ravel()
 
 
 def at_opset(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -20,7 +20,7 @@ from facekiln.config import Input, known
 from facekiln.errors import KilnError
 from facekiln.graph.constants import drop_unused_constants
 from facekiln.quant.nodes import Weight, activations, node_name, weights
-from facekiln.quant.qdq import at_opset
+from facekiln.quant.qdq import at_opset, rounded_weight
 
 _STEPS = 127
 _TINY = float(np.finfo(np.float32).tiny)
@@ -111,11 +111,8 @@ def is_depthwise(model: onnx.ModelProto, weight: Weight) -> bool:
 def int8_weight(weight: Weight, *, per_axis: bool) -> NDArray[np.float32]:
     """Return what a weight is after rounding to int8: symmetric, -127..127, a scale per output channel or
     one."""
-    absmax = weight.absmax() if per_axis else weight.absmax().max(keepdims=True).repeat(len(weight.absmax()))
-    scales = np.where(absmax > _STEPS * _TINY, absmax / np.float32(_STEPS), np.float32(1))
-    shape = [-1 if axis == weight.axis % weight.values.ndim else 1 for axis in range(weight.values.ndim)]
-    scales = scales.astype(np.float32).reshape(shape)
-    return (np.clip(np.rint(weight.values / scales), -_STEPS, _STEPS) * scales).astype(np.float32)
+    rounded, scales = rounded_weight(weight, per_channel=per_axis)
+    return rounded * scales
 
 
 def emulate(
