@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from facekiln.cli import main
+from support.bench_tools import BMRT
 
 BMRT_LOG = """\
 [BMRT][bmrt_test:1362] INFO:load input time(s): 0.008165
@@ -39,6 +40,89 @@ def test_a_log_of_another_tool_is_refused(tool: str, tmp_path: Path) -> None:
     log = tmp_path / "board.log"
     log.write_text(BMRT_LOG)
     assert main(["bench", "read", str(log), "--tool", tool]) == 1
+
+
+TM_BENCHMARK = """\
+#!/bin/sh
+echo "tengine-lite library version: 1.5-dev"
+echo "loops: 50"
+n=$(cat "$0.count" 2>/dev/null || echo 0)
+echo $((n + 1)) >"$0.count"
+echo "           a  min =   9.00 ms   max =  11.00 ms   avg =  1$n.00 ms" >&2
+echo "ALL TEST DONE." >&2
+"""
+
+
+def _bench(tool: str, text: str, artifact: str, tmp_path: Path, root: Path, *more: str) -> Path:
+    program = tmp_path / tool
+    program.write_text(text)
+    program.chmod(0o755)
+    path = tmp_path / artifact
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    record = tmp_path / "record.json"
+    arguments = [
+        "bench",
+        "run",
+        str(path),
+        "--board",
+        "local",
+        "--config",
+        str(root / "config"),
+        "--tool",
+        tool,
+    ]
+    arguments += ["--program", str(program), "--cool-down", "0", "--repeats", "2", "--retries", "0"]
+    assert main([*arguments, "--output", str(record), "--keep-noisy", *more]) == 0
+    return record
+
+
+def test_a_log_of_our_own_is_read(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = _bench("tm_benchmark", TM_BENCHMARK, "results/tengine/retinaface_640.tmfile", tmp_path, root)
+    capsys.readouterr()
+    assert main(["bench", "read", str(record.with_suffix(".log")), "--tool", "tm_benchmark"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [run["run"] for run in told] == ["attempt 1 repeat 1", "attempt 1 repeat 2"]
+    assert [run["latency_ms"]["mean"] for run in told] == [10.0, 11.0]
+    kept = [repeat["timing"] for repeat in json.loads(record.read_text())["repeats"]]
+    assert [{key: run[key] for key in kept[0]} for run in told] == kept
+
+
+def test_batch_and_warm_up_of_our_own_log_are_those_of_its_record(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = "results/sophon/bm1684x/retinaface_640_int8_4b.bmodel"
+    record = _bench("bmrt_test", BMRT.replace("240 320", "640 640"), artifact, tmp_path, root, "--loops", "5")
+    log = record.with_suffix(".log")
+    capsys.readouterr()
+    assert main(["bench", "read", str(log), "--tool", "bmrt_test"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    kept = [repeat["timing"] for repeat in json.loads(record.read_text())["repeats"]]
+    assert [{key: run[key] for key in kept[0]} for run in told] == kept
+    # Another log than the record's: then nothing but the log itself tells.
+    log.write_text(log.read_text() + "\n")
+    assert main(["bench", "read", str(log), "--tool", "bmrt_test"]) == 0
+    assert json.loads(capsys.readouterr().out) != told
+
+
+def test_a_failed_run_of_our_own_log_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "a.running.log"
+    log.write_text("==== attempt 1 repeat 3: tool x\n==== exit status 9\n\n==== standard error\nno\n\n")
+    assert main(["bench", "read", str(log), "--tool", "tm_benchmark"]) == 1
+    told = capsys.readouterr().err
+    assert "attempt 1 repeat 3: the tool failed in this run (value: exit status 9)" in told
+    log.write_text(log.read_text().replace("status 9", "status 0"))
+    assert main(["bench", "read", str(log), "--tool", "tm_benchmark"]) == 1
+    assert "attempt 1 repeat 3: log of tm_benchmark" in capsys.readouterr().err
+
+
+def test_a_missing_log_and_an_unknown_tool_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "read", str(tmp_path / "none.log"), "--tool", "tm_benchmark"]) == 1
+    assert "none.log: cannot be read" in capsys.readouterr().err
+    assert main(["bench", "read", str(tmp_path / "none.log"), "--tool", "tm_bench"]) == 1
+    assert "did you mean 'tm_benchmark'" in capsys.readouterr().err
 
 
 def test_a_run_with_a_stand_in_and_the_table(

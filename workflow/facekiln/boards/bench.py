@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from facekiln.artifact import read_json, sha256_of, sha256_of_text, write_json
+from facekiln.artifact import read_json, sha256_of, write_json
 from facekiln.boards import monitor
-from facekiln.boards.runner import Runner, RunResult
+from facekiln.boards.bench_log import RawLog
+from facekiln.boards.runner import Runner
 from facekiln.boards.timing import Stats, Timing, stats_of
 from facekiln.boards.tools import Request, Tool
 from facekiln.boards.verdict import NOISY, Judgement, Limits, judge
-from facekiln.boards.virtual.forms import MARK
 from facekiln.config import check
 from facekiln.errors import KilnError
 from facekiln.progress import progress_bar
@@ -110,7 +109,7 @@ def run_bench(
         request = tool.probe(runner, request)
     command = tool.command(request)
     # Under another name until it is whole, so that an earlier record keeps the log that it is of.
-    log = _RawLog(output.with_suffix(".running.log"))
+    log = RawLog(output.with_suffix(".running.log"))
     attempts: list[Judgement] = []
     repeats: list[Repeat] = []
     for attempt in range(plan.retries + 1):
@@ -150,24 +149,6 @@ def run_bench(
     return record
 
 
-class _RawLog:
-    """Everything that the tool printed, run after run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.virtual = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-
-    def add(self, title: str, command: Sequence[str], result: RunResult) -> str:
-        """Append a run and return the sha256 of its two streams."""
-        self.virtual = self.virtual or MARK in result.text
-        text = f"{result.stdout}\n==== standard error\n{result.stderr}"
-        with self.path.open("a", encoding="utf-8", errors="replace") as stream:
-            stream.write(f"==== {title}: {shlex.join(command)}\n==== exit status {result.status}\n{text}\n")
-        return sha256_of_text(text)
-
-
 def _probe(runner: Runner) -> monitor.Reading:
     try:
         return monitor.parse(runner.run(monitor.COMMAND, timeout=_PROBE_SECONDS).stdout)
@@ -176,7 +157,7 @@ def _probe(runner: Runner) -> monitor.Reading:
 
 
 def _measure(
-    runner: Runner, tool: Tool, request: Request, command: list[str], timeout: float, log: _RawLog, title: str
+    runner: Runner, tool: Tool, request: Request, command: list[str], timeout: float, log: RawLog, title: str
 ) -> Repeat:
     before = _probe(runner)
     result = runner.run(command, timeout=timeout)

@@ -84,13 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verbs,
         "read",
         _read,
-        "read the log of a benchmark tool that was run by hand and print its figures as JSON",
+        "print the figures of a benchmark tool's log as JSON: of one run by hand, or all runs of `bench run`",
         "facekiln bench read board.log --tool bmrt_test --batch 4",
     )
-    read.add_argument("file", type=Path, help="standard output, or both streams")
+    read.add_argument("file", type=Path, help="standard output or both streams; or a log of `bench run`")
     read.add_argument("--stderr", type=Path, metavar="FILE", help="standard error, of tm_benchmark")
-    read.add_argument("--tool", required=True, choices=sorted(_READERS))
-    read.add_argument("--batch", type=int, help="images per run, where the log does not tell")
+    read.add_argument("--tool", required=True, metavar="NAME", help="bmrt_test, mm_run, tm_benchmark, ...")
+    read.add_argument("--batch", type=int, help="images per run, where no log or record beside it tells")
     read.add_argument("--calculate-times", type=int, default=1, metavar="N", help="of bmrt_test")
     read.add_argument("--warm-up", type=int, default=0, metavar="N", help="loops of bmrt_test to leave out")
 
@@ -230,80 +230,11 @@ def _print(records: list[dict[str, Any]]) -> None:
             sys.stdout.write(f"{Path(record['artifact']).name}: {note}\n")
 
 
-def _read_bmrt(text: str, _: str, options: argparse.Namespace) -> list[Any]:
-    from facekiln.chips.sophon import bmrt_log, bmrt_test
-
-    log = bmrt_test.parse(text)
-    return [
-        bmrt_test.timing(
-            log,
-            batch=options.batch,
-            calculate_times=options.calculate_times,
-            warm_up=options.warm_up,
-            net=net,
-            stage=stage,
-        )
-        for net, stage in bmrt_log.groups(log.blocks)
-    ]
-
-
-def _read_mm(text: str, _: str, options: argparse.Namespace) -> list[Any]:
-    from facekiln.chips.magicmind import mm_run
-
-    return list(mm_run.timings(mm_run.parse(text), batch=options.batch))
-
-
-def _read_tm(text: str, stderr: str, options: argparse.Namespace) -> list[Any]:
-    from facekiln.chips.tengine import tm_benchmark
-
-    return [tm_benchmark.parse(text, stderr or text, batch=options.batch or 1)]
-
-
-def _read_ncnn(text: str, stderr: str, _: argparse.Namespace) -> list[Any]:
-    from facekiln.chips.ncnn import benchncnn
-
-    return [benchncnn.parse(stderr or text)]
-
-
-def _read_rknn(text: str, _: str, options: argparse.Namespace) -> list[Any]:
-    from facekiln.chips.rknn import rknn_benchmark
-
-    return [rknn_benchmark.parse(text, batch=options.batch or 1)]
-
-
-def _read_demo(text: str, _: str, __: argparse.Namespace) -> list[Any]:
-    from facekiln.chips.sophon import demo_log
-
-    return [demo_log.parse(text)]
-
-
-def _read_latency(text: str, _: str, __: argparse.Namespace) -> list[Any]:
-    from facekiln.boards import latency_log
-
-    return [latency_log.parse(text)]
-
-
-_READERS = {
-    "bmrt_test": _read_bmrt,
-    "sophon-demo": _read_demo,
-    "mm_run": _read_mm,
-    "tm_benchmark": _read_tm,
-    "benchncnn": _read_ncnn,
-    "rknn_benchmark": _read_rknn,
-    "latency": _read_latency,
-}
-
-
 def _read(options: argparse.Namespace) -> None:
     import json
 
-    from facekiln.boards.virtual.forms import MARK
+    from facekiln.boards.read_log import Asked, read_log
 
-    texts = [
-        path.read_text(encoding="utf-8", errors="replace") if path else ""
-        for path in (options.file, options.stderr)
-    ]
-    timings = _READERS[options.tool](texts[0], texts[1], options)
-    virtual = any(MARK in text for text in texts)
-    value = [{**timing.to_json(), "virtual": virtual} for timing in timings]
+    asked = Asked(options.batch, options.calculate_times, options.warm_up)
+    value = read_log(options.file, options.tool, asked, options.stderr)
     sys.stdout.write(json.dumps(value[0] if len(value) == 1 else value, indent=2, sort_keys=True) + "\n")
