@@ -224,6 +224,8 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     if name in choices:
         return name
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if not near and name.isdecimal():
+        near = sorted(filter(str.isdecimal, choices), key=lambda choice: abs(int(choice) - int(name)))
     suggestion = f"; did you mean '{near[0]}'?" if near else ""
     raise KilnError(f"unknown {kind} '{name}'{suggestion} (known: {', '.join(choices) or 'none'})")
 
