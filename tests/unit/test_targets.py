@@ -51,6 +51,20 @@ def test_unknown_model_and_size_get_suggestions(targets: Targets) -> None:
         targets.checkpoint("retinaface", "641")
 
 
+def test_a_number_that_is_unlike_all_others_gets_the_nearest(targets: Targets) -> None:
+    with pytest.raises(KilnError, match=r"unknown size of model 'retinaface' '980'; did you mean '1024'\?"):
+        targets.checkpoint("retinaface", "980")
+    with pytest.raises(KilnError, match=r"not a multiple of 32(?s:.)*did you mean '768'"):
+        targets.check_size_for_chip("nnie", "retinaface", "760")
+
+
+def test_artifact_without_a_parent_gets_the_nearest_that_has_one(targets: Targets) -> None:
+    with pytest.raises(
+        KilnError, match=r"int8(?s:.)*did you mean 'results/parity/magicmind/retinaface_640_qint8_"
+    ):
+        targets.parent_of("magicmind/retinaface_640_int8_4b.mm")
+
+
 def test_size_that_is_no_multiple_of_32_is_refused_with_the_reason(targets: Targets) -> None:
     with pytest.raises(
         KilnError, match=r"(?s)size 600 is not a multiple of 32.*Crop layer.*known sizes.*640"
@@ -132,6 +146,7 @@ OUTPUTS = [r"results/nnie/{model,\w+}_{size,\d+}{precision,|_int16}.wk", r"resul
             "unknown folder in results/, 'nnei'; did you mean 'nnie'?",
         ),
         ("nnie/retinaface.wk", "names in results/nnie/ are: nnie/{model}_{size}{precision}.wk;"),
+        ("nnie/retinaface_640_in16.wk", "did you mean 'results/nnie/retinaface_640_int16.wk'? names in"),
         ("checkpoints/retinafac.pth", "unknown model 'retinafac'; did you mean 'retinaface'?"),
     ],
 )

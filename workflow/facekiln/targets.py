@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol
 
 from facekiln.config import WEIGHTS_SECTION, Config, known, load_recipe
 from facekiln.errors import KilnError
 from facekiln.models.registry import UPSAMPLING
+from facekiln.suggest import suggest
 
 RESULTS = "results"
 
@@ -178,12 +179,13 @@ class Targets:
             return
         multiple = int(self.config.chips[chip]["size_multiple"])
         if size not in declared.sizes and int(size) % multiple:
+            near = min(declared.sizes, key=lambda label: abs(int(label) - int(size)))
             raise KilnError(
                 f"size {size} is not a multiple of {multiple}",
                 file=f"{RESULTS}/{chip}/{model}_{size}",
                 value=size,
                 limit=_WHY_MULTIPLE.format(chip=chip),
-                hint=f"known sizes of '{model}': {', '.join(declared.sizes)}",
+                hint=f"did you mean '{near}'? known sizes of '{model}': {', '.join(declared.sizes)}",
             )
         for side, pixels in zip(("height", "width"), declared.size(size), strict=True):
             if pixels % multiple:
@@ -209,10 +211,14 @@ class Targets:
                 if parent.startswith("checkpoints/"):
                     self.checkpoint(**wildcards)
                 return f"{RESULTS}/{parent.format(**wildcards)}"
+        near = suggest(artifact, PARENTS, self.config)
         raise KilnError(
-            f"'{artifact}' has no parent to be compared with",
+            f"'{artifact}' has no parent to be compared with"
+            + (f": {near.reason}" if near and near.reason else ""),
             file=f"{RESULTS}/parity/{artifact}.json",
-            hint="compare one of: " + ", ".join(PARENTS),
+            hint=f"did you mean '{RESULTS}/parity/{near.name}.json'?"
+            if near
+            else "compare one of: " + ", ".join(PARENTS),
         )
 
     def refuse_unknown(self, path: str, outputs: Iterable[object]) -> NoReturn:
@@ -230,9 +236,14 @@ class Targets:
             if wildcards and "model" in wildcards:
                 self.checkpoint(wildcards["model"], wildcards.get("size"))
         forms = sorted(pattern for pattern in patterns if pattern.startswith(f"{folder}/"))
+        near = suggest(path, [str(output).removeprefix(f"{RESULTS}/") for output in outputs], self.config)
+        if near:
+            ending = PurePosixPath(near.name).suffix
+            forms = [form for form in forms if form.endswith(ending)] or forms
         raise KilnError(
-            f"no rule makes '{RESULTS}/{path}'",
-            hint=f"names in {RESULTS}/{folder}/ are: {', '.join(forms)}; "
+            f"no rule makes '{RESULTS}/{path}'" + (f": {near.reason}" if near and near.reason else ""),
+            hint=(f"did you mean '{RESULTS}/{near.name}'? " if near else "")
+            + f"names in {RESULTS}/{folder}/ are: {', '.join(forms)}; "
             f"models: {', '.join(self.config.models)}",
         )
 

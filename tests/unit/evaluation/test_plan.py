@@ -102,6 +102,11 @@ def test_titles_and_names(config: Config) -> None:
     pattern = EvaluationTargets(config).tables()
     assert re.fullmatch(pattern, "acuracy")  # told, with the nearest name
     assert not re.fullmatch(pattern, "latency")  # another rule's
+    for wrong, near in (("latncy", "latency"), ("sophn", "sophon"), ("acuracy", "accuracy")):
+        with pytest.raises(KilnError, match=f"did you mean '{near}'"):
+            EvaluationTargets(config).title_of(wrong)
+    with pytest.raises(KilnError, match="unknown table 'magicmind'"):
+        EvaluationTargets(config).title_of("magicmind")
 
 
 def test_a_pair_is_read_with_its_structure(config: Config) -> None:

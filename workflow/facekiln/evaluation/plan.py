@@ -12,6 +12,8 @@ from facekiln.targets import PARENTS, RESULTS, matching
 
 # Folders of results/ whose artifacts compute in floating point.
 FLOAT_FOLDERS = ("checkpoints", "torchscript", "onnx", "caffe")
+# Tables below results/tables/ that have a rule of their own.
+_OTHER_TABLES = ["latency", "magicmind", "sophon"]
 _FORM = "{evaluator}/{backend}/{folder}/{artifact}/{dataset}"
 
 
@@ -63,7 +65,8 @@ class EvaluationTargets:
         return str(self._table(table).get("title", "Accuracy"))
 
     def _table(self, table: str) -> dict[str, Any]:
-        declared: dict[str, Any] = self.config.tables[known(table, self.config.tables, "table")]
+        others = [] if table in _OTHER_TABLES else _OTHER_TABLES
+        declared: dict[str, Any] = self.config.tables[known(table, [*self.config.tables, *others], "table")]
         return declared
 
     def evaluations_of(self, table: str, ending: str = ".json") -> list[str]:
