@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 PASSED, WARNED, FAILED, SKIPPED = "passed", "warned", "failed", "skipped"
+# There was something to judge, and the measurement is too poor to judge it.
+UNPROVEN = "unproven"
 # From best to worst; a whole is as good as its worst part.
-ORDER = (SKIPPED, PASSED, WARNED, FAILED)
+ORDER = (SKIPPED, PASSED, WARNED, UNPROVEN, FAILED)
+# Those that stop a release.
+STOPPING = (UNPROVEN, FAILED)
 
 
 def at_least(value: float, limit: float, warn: float | None = None) -> str:

@@ -16,7 +16,7 @@ from facekiln.cli import main
 from facekiln.config import load_config
 from facekiln.errors import KilnError
 
-LIMITS = {"method": "intervals", "slower": 0.05, "faster": 0.05}
+LIMITS = {"method": "intervals", "slower": 0.05, "faster": 0.05, "unproven": "stop"}
 ABOUT = {
     "board": "mlu",
     "tool": "mm_run",
@@ -85,11 +85,23 @@ def test_noise_alone_fails_the_vendors_rule_and_not_ours() -> None:
     assert slower > 240
 
 
+@pytest.mark.parametrize("method", ["intervals", "vendor"])
+def test_a_noisy_record_proves_nothing_by_either_method(method: str) -> None:
+    noisy, stored = _speed(100.0, 101.0, noisy=True), _speed(100.0, 101.0)
+    for new, old in ((noisy, stored), (replace(noisy, noisy=False), replace(stored, noisy=True))):
+        found = judge_throughput(new, old, LIMITS, method)
+        assert found.verdict == "unproven" and "noisy: rejected" in found.reason
+        assert judge_throughput(new, old, {**LIMITS, "unproven": "warn"}, method).verdict == "warned"
+    # The vendor's rule knows no noise: what fails by it fails.
+    slow = judge_throughput(_speed(50.0, noisy=True), stored, LIMITS, "vendor")
+    assert slow.verdict == "failed" and "ratio" in slow.reason
+
+
 def test_what_cannot_be_judged() -> None:
     noisy = judge_throughput(_speed(50.0, 51.0, noisy=True), _speed(100.0, 101.0), LIMITS)
-    assert noisy.verdict == "warned" and "'noisy: rejected' stands in 50.0.json;" in noisy.reason
+    assert noisy.verdict == "unproven" and "'noisy: rejected' stands in 50.0.json;" in noisy.reason
     single = judge_throughput(_speed(50.0), _speed(100.0), LIMITS)
-    assert single.verdict == "warned" and "--repeats" in single.reason
+    assert single.verdict == "unproven" and "--repeats" in single.reason
     assert single.details["by_vendor"] == "failed"
     for key, value in (("board", "other"), ("virtual", True), ("batch", 8), ("measures", "launch")):
         other = replace(_speed(100.0), about={**ABOUT, key: value})

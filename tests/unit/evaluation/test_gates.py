@@ -192,6 +192,7 @@ def test_the_list_holds_gates_and_parity_and_exits_accordingly(
     assert json.loads(listed.read_text())["counts"] == {
         "passed": 2,
         "warned": 0,
+        "unproven": 0,
         "failed": 0,
         "skipped": 1,
     }
@@ -233,7 +234,7 @@ def _listed(folder: Path, *verdicts: Verdict) -> Path:
     return folder / "gates/summary.json"
 
 
-@pytest.mark.parametrize(("verdict", "status"), [("warned", 0), ("failed", 3)])
+@pytest.mark.parametrize(("verdict", "status"), [("warned", 0), ("unproven", 3), ("failed", 3)])
 def test_the_list_is_written_always_and_required_after(tmp_path: Path, verdict: str, status: int) -> None:
     listed, passed = _listed(tmp_path, _verdict(verdict), _verdict("passed")), tmp_path / "gates/passed.json"
     passed.write_text("of an earlier run")
@@ -244,6 +245,19 @@ def test_the_list_is_written_always_and_required_after(tmp_path: Path, verdict: 
     assert verdict.upper() in page.read_text()
     assert main(["gate", "require", str(listed), "--output", str(passed)]) == status
     assert passed.exists() == (status == 0)
+
+
+def test_what_is_unproven_is_named_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = _listed(tmp_path, _verdict("unproven"), _verdict("passed"))
+    assert (tmp_path / "gates/golden/0.json").is_file()
+    assert main(["gate", "list", str(tmp_path), "--output", str(listed)]) == 3
+    told = capsys.readouterr()
+    assert "2 gates: 0 failed, 1 unproven, 0 warned, 1 passed, 0 skipped" in told.out
+    assert "0 gates failed, 1 are unproven" in told.err
+    assert main(["gate", "require", str(listed)]) == 3
+    assert "1 are unproven: golden onnx/x.onnx" in capsys.readouterr().err
+    with pytest.raises(GateError, match="gate 'golden' is unproven: 0 faces"):
+        stop_if_failed(_verdict("unproven"), listed)
 
 
 def test_what_was_never_judged_is_required_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

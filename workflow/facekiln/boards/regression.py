@@ -23,7 +23,7 @@ from facekiln.boards.virtual.forms import MARK
 from facekiln.errors import KilnError
 from facekiln.evaluation.gates import Verdict
 from facekiln.targets import RESULTS
-from facekiln.verdict import FAILED, PASSED, WARNED
+from facekiln.verdict import FAILED, PASSED, UNPROVEN, WARNED
 
 METHODS = ("intervals", "vendor")
 
@@ -119,7 +119,7 @@ def judge_throughput(
     Args:
         new: what was measured now.
         stored: what it must reach.
-        limits: `method`, and `slower` and `faster` as shares.
+        limits: `method`, `slower` and `faster` as shares, and what an `unproven` gate does.
         method: of `METHODS`, in place of the one that `limits` names.
 
     Raises:
@@ -140,6 +140,9 @@ def judge_throughput(
     by_vendor, told_vendor = _by_vendor(ratio, least, most)
     by_interval, told_interval = _by_interval(new, stored, interval, least, most)
     verdict, told = (by_vendor, told_vendor) if chosen == "vendor" else (by_interval, told_interval)
+    if unjudged := _unjudged(new, stored, interval, chosen):
+        doubt = UNPROVEN if limits["unproven"] == "stop" else WARNED
+        verdict, told = (verdict, told) if verdict == FAILED else (doubt, unjudged)
     if new.sha256 and new.sha256 == stored.sha256:
         verdict, told = WARNED, "cannot be judged: both are one and the same measurement; measure again"
     return Verdict(
@@ -169,14 +172,20 @@ def _by_vendor(ratio: float, least: float, most: float) -> tuple[str, str]:
     return PASSED, f"ratio {ratio:.3f}, from {least:g} to {most:g}"
 
 
+def _unjudged(new: Speed, stored: Speed, interval: Interval | None, method: str) -> str:
+    """Return why two measurements prove nothing, empty where they can be judged."""
+    if noisy := [str(one.file) for one in (new, stored) if one.noisy]:
+        return f"cannot be judged, as '{NOISY}' stands in {' and '.join(noisy)}; measure again"
+    if method == "intervals" and interval is None:
+        return "cannot be judged: one repeat each tells no noise; measure with --repeats 5"
+    return ""
+
+
 def _by_interval(
     new: Speed, stored: Speed, interval: Interval | None, least: float, most: float
 ) -> tuple[str, str]:
-    noisy = [str(one.file) for one in (new, stored) if one.noisy]
-    if noisy:
-        return WARNED, f"cannot be judged, as '{NOISY}' stands in {' and '.join(noisy)}; measure again"
-    if interval is None:
-        return WARNED, "cannot be judged: one repeat each tells no noise; measure with --repeats 5"
+    if interval is None or new.noisy or stored.noisy:
+        return UNPROVEN, _unjudged(new, stored, interval, "intervals")
     single = " (the stored one has one repeat, taken as exact)" if len(stored.repeats) == 1 else ""
     told = f"95 % interval of the ratio {interval.low:.3f} to {interval.high:.3f}{single}"
     if interval.high < least:

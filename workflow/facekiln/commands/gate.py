@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verbs,
         "list",
         _list,
-        "list all passed, warned and failed gates, parity's too; exit status 3 where one failed",
+        "list all passed, warned, unproven and failed gates, parity's too; exit status 3 where one failed or"
+        " is unproven",
         "facekiln gate list results",
     )
     listed.add_argument("folder", type=Path, nargs="?", default=Path("results"))
@@ -96,7 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verbs,
         "require",
         _require,
-        "exit with 3 unless every gate of a list passed; a warning is a pass, a missing verdict is none",
+        "exit with 3 unless every gate of a list passed; a warning is a pass, a missing or unproven verdict"
+        " is none",
         "facekiln gate require results/gates/summary.json",
     )
     require.add_argument("summary", type=Path, help="what `facekiln gate list --output` wrote")
@@ -213,7 +215,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.page:
         write_text(options.page, summary_html(whole))
     if not whole["passed"]:
-        log.error("%d gates failed", whole["counts"]["failed"])
+        log.error("%d gates failed, %d are unproven", whole["counts"]["failed"], whole["counts"]["unproven"])
         return 0 if options.keep_going else 3
     return 0
 

@@ -1,6 +1,6 @@
 """Gates: a figure, its limit, a verdict with a reason, as a file.
 
-By hand, a gate that passed, warned or was skipped lies under its own name, and one that failed under
+By hand, a gate that did not fail lies under its own name, and one that failed under
 `X.failed.json`, as parity's reports do. The workflow's gates keep their names, so that the summary lists
 failures too (`facekiln.evaluation.gates_list`); what follows a gate there reads the verdict.
 """
@@ -17,7 +17,7 @@ from facekiln.errors import GateError, KilnError
 from facekiln.evaluation.plan import ancestors_of
 from facekiln.evaluation.stamp import RESULTS, Evaluation
 from facekiln.evaluation.tables import drops, one_protocol
-from facekiln.verdict import FAILED, SKIPPED, at_most, worst
+from facekiln.verdict import FAILED, SKIPPED, STOPPING, at_most, worst
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Verdict:
     Attributes:
         gate: what was judged: "accuracy", "golden", "batch", "pipelines", "parity".
         subject: the artifact, and what it was run by or compared with.
-        verdict: "passed", "warned", "failed" or "skipped".
+        verdict: "passed", "warned", "unproven", "failed" or "skipped".
         value: the figure; None where there is none, e.g. as it was skipped.
         limit: what it had to reach or stay under; None where it was skipped.
         reason: why, in words.
@@ -69,14 +69,15 @@ def write_verdict(path: Path, verdict: Verdict) -> Path:
 
 
 def stop_if_failed(verdict: Verdict, written: Path) -> None:
-    """End the verb with exit status 3 where the gate failed.
+    """End the verb with exit status 3 where the gate failed, or its measurement proves nothing.
 
     Raises:
-        GateError: it failed.
+        GateError: it did not pass.
     """
-    if verdict.verdict == FAILED:
+    if verdict.verdict in STOPPING:
+        what = "failed" if verdict.verdict == FAILED else "is unproven"
         raise GateError(
-            f"gate '{verdict.gate}' failed: {verdict.reason}",
+            f"gate '{verdict.gate}' {what}: {verdict.reason}",
             file=verdict.subject,
             value=None if verdict.value is None else f"{verdict.value:.6g}",
             limit=None if verdict.limit is None else f"{verdict.limit:.6g}",

@@ -12,7 +12,7 @@ from facekiln.errors import GateError, KilnError
 from facekiln.evaluation.gates import Verdict, failed_name
 from facekiln.evaluation.page import page_html, rich, table_html
 from facekiln.progress import log
-from facekiln.verdict import FAILED, ORDER, WARNED, worst
+from facekiln.verdict import FAILED, ORDER, STOPPING, UNPROVEN, WARNED, worst
 
 KEYS = ("gate", "subject", "verdict", "value", "limit", "reason")
 # Below gates/, what is made from verdicts and is none.
@@ -94,14 +94,14 @@ def summary(verdicts: Iterable[Verdict], missing: Iterable[str] = ()) -> dict[st
     listed = sorted(verdicts, key=lambda item: (-ORDER.index(item.verdict), item.gate, item.subject))
     return {
         "counts": {name: sum(item.verdict == name for item in listed) for name in ORDER},
-        "passed": bool(listed) and not absent and not any(item.verdict == FAILED for item in listed),
+        "passed": bool(listed) and not absent and not any(item.verdict in STOPPING for item in listed),
         "missing": absent,
         "gates": [asdict(item) for item in listed],
     }
 
 
 def require_passed(whole: Mapping[str, Any], path: Path) -> None:
-    """End with exit status 3 where a gate of a `summary` failed or was never judged.
+    """End with exit status 3 where a gate of a `summary` failed, is unproven or was never judged.
 
     Raises:
         GateError: names them all.
@@ -111,8 +111,10 @@ def require_passed(whole: Mapping[str, Any], path: Path) -> None:
         raise KilnError("is no list of gates", file=path, hint="facekiln gate list --output writes one")
     if whole["passed"]:
         return
-    failed = [f"{item['gate']} {item['subject']}" for item in whole["gates"] if item["verdict"] == FAILED]
-    told = [f"{len(failed)} gates failed: {', '.join(failed)}"] if failed else []
+    told = []
+    for verdict, words in ((FAILED, "gates failed"), (UNPROVEN, "are unproven")):
+        of_it = [f"{item['gate']} {item['subject']}" for item in whole["gates"] if item["verdict"] == verdict]
+        told += [f"{len(of_it)} {words}: {', '.join(of_it)}"] if of_it else []
     if missing := whole.get("missing"):
         told.append(f"{len(missing)} were never judged: {', '.join(missing)}")
     raise GateError(
@@ -156,7 +158,8 @@ def _there(path: Path) -> Path | None:
 
 def counted(whole: Mapping[str, Any]) -> str:
     """Return how many gates have each verdict, in words, the worst first."""
-    told = [f"{count} {name}" for name, count in reversed(whole["counts"].items())]
+    counts = reversed(whole["counts"].items())
+    told = [f"{count} {name}" for name, count in counts if count or name != UNPROVEN]
     if whole.get("missing"):
         told.insert(1, f"{len(whole['missing'])} not judged")
     return ", ".join(told)
@@ -167,7 +170,7 @@ def summary_html(whole: Mapping[str, Any]) -> str:
     header = ["verdict", "gate", "subject", "value", "limit", "reason"]
     rows = []
     for item in whole["gates"]:
-        loud = item["verdict"] in (WARNED, FAILED)
+        loud = item["verdict"] in (WARNED, *STOPPING)
         verdict = f"**{item['verdict'].upper()}**" if loud else item["verdict"]
         mark = " **EMULATED**" if item["emulated"] else ""
         figures = ["" if item[key] is None else f"{item[key]:.6g}" for key in ("value", "limit")]
