@@ -7,6 +7,8 @@ import pytest
 from facekiln.chips.sophon.environment import lock_of
 from support.checkout import Checkout
 
+STAMP = f".snakemake/facekiln/toolchains/sophon-{lock_of()}.ready"
+
 
 @pytest.fixture(autouse=True)
 def nothing_made_yet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,16 +18,14 @@ def nothing_made_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_planned_until_its_stamp_is_there(checkout: Checkout, tmp_path: Path) -> None:
-    stamp = tmp_path / f"sophon-{lock_of()}.ready"
-    arguments = ("--config", f"toolchains={tmp_path}", "--", str(stamp))
+    arguments = ("--config", f"toolchains={tmp_path}", "--", STAMP)
     assert "make_sophon_environment" in checkout.snakemake("-n", *arguments).stdout
-    stamp.touch()
+    (tmp_path / Path(STAMP).name).touch()
     assert "Nothing to be done" in checkout.snakemake("-n", *arguments).stdout
 
 
 def test_a_failure_is_told_and_leaves_nothing(checkout: Checkout, tmp_path: Path) -> None:
-    stamp = tmp_path / f"sophon-{lock_of()}.ready"
-    failed = checkout.snakemake("--config", f"toolchains={tmp_path}", "--", str(stamp), check=False)
+    failed = checkout.snakemake("--config", f"toolchains={tmp_path}", "--", STAMP, check=False)
     assert failed.returncode == 1
     told = failed.stdout + failed.stderr
     assert "/nowhere/python3.10: $FACEKILN_PYTHON310: will not do: cannot be started" in told

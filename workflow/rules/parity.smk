@@ -6,6 +6,7 @@ rule compare_stages:
         child="results/{artifact}",
         parent=checked(lambda wc: TARGETS.parent_of(wc.artifact)),
         proved_with=checked(lambda wc: SOPHON.proved_with(wc.artifact)),
+        tools=lambda wc: ancient(or_stop(SOPHON.tools_of, wc.artifact)),
     output:
         "results/parity/{artifact}.json",
     log:

@@ -12,6 +12,7 @@ scattergather:
 rule predict_shard:
     input:
         unpack(checked(PREDICTIONS.files)),
+        tools=lambda wc: ancient(or_stop(PREDICTIONS.tools, wc)),
         # Stops an artifact that finds nothing before a long run.
         golden="results/gates/golden/{artifact}.json",
     output:
@@ -43,6 +44,7 @@ rule merge_predictions:
     input:
         # The shards are gone after this rule, so it has to notice itself what they depend on.
         unpack(checked(PREDICTIONS.files)),
+        tools=lambda wc: ancient(or_stop(PREDICTIONS.tools, wc)),
         shards=gather.predictions(
             "results/prediction_shards/{{backend}}/{{artifact}}/{{dataset}}/{scatteritem}"
         ),

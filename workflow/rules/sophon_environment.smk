@@ -3,13 +3,13 @@
 from facekiln.chips.sophon.environment import share_toolchains, wanted
 from facekiln.chips.sophon.settings import load_settings as load_sophon_settings
 
-share_toolchains(KILN)
+or_stop(lambda: share_toolchains(KILN, main=workflow.is_main_process))
 SOPHON_TOOLS = or_stop(lambda: wanted(load_sophon_settings("config"), KILN))
 
 
 rule make_sophon_environment:
     output:
-        str(SOPHON_TOOLS.stamp),
+        SOPHON_TOOLS.stamp_of_rules,
     log:
         "logs/sophon/environment.log",
     localrule: True

@@ -199,14 +199,16 @@ class PredictionTargets:
     def files(self, wildcards: Wildcards) -> dict[str, str | list[str]]:
         """Return the `artifact`, and the files `beside` it that are read with it (see `wanted`)."""
         wanted = self.wanted(wildcards.backend, wildcards.artifact, wildcards.dataset)
-        on_board = is_board(wanted.backend)
-        backend = BACKENDS[backend_for(wanted.artifact) if on_board else wanted.backend]
+        backend = BACKENDS[backend_for(wanted.artifact) if is_board(wanted.backend) else wanted.backend]
         path = f"{RESULTS}/{wanted.artifact}"
         stem = path.removesuffix(backend.ending)
-        beside = [f"{stem}{ending}" for ending in backend.beside]
-        if backend.toolchain and not on_board:
-            beside.append(str(stamp_of(backend.toolchain, self.config)))
-        return {"artifact": path, "beside": beside}
+        return {"artifact": path, "beside": [f"{stem}{ending}" for ending in backend.beside]}
+
+    def tools(self, wildcards: Wildcards) -> list[str]:
+        """Return the stamp of the tools that a backend runs in here, if it needs any."""
+        backend = self.wanted(wildcards.backend, wildcards.artifact, wildcards.dataset).backend
+        toolchain = None if is_board(backend) else BACKENDS[backend].toolchain
+        return [stamp_of(toolchain, self.config)] if toolchain else []
 
     def digest(self, wildcards: Wildcards) -> str:
         """Return a hash of every setting behind predictions: a change of it predicts again."""

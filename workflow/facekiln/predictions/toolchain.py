@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facekiln.config import Config, known
@@ -21,13 +20,13 @@ def _wanted(toolchain: str, config: Config) -> Environment:
     return wanted(settings_from(config.chips[toolchain]), config)
 
 
-def stamp_of(toolchain: str, config: Config) -> Path:
-    """Return the file that says that a toolchain is made; a rule makes both.
+def stamp_of(toolchain: str, config: Config) -> str:
+    """Return the file that says that a toolchain is made, as rules know it; a rule makes both.
 
     Raises:
         KilnError: the settings name an environment that is none.
     """
-    return _wanted(toolchain, config).stamp
+    return _wanted(toolchain, config).stamp_of_rules
 
 
 def version_of_toolchain(toolchain: str, config: Config) -> str:

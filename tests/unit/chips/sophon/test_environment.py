@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from facekiln.artifact import write_json
 from facekiln.chips.sophon import environment as room
-from facekiln.chips.sophon.environment import environment_of, fault_of, lock_of, toolchains, wanted
+from facekiln.chips.sophon.environment import (
+    environment_of,
+    fault_of,
+    lock_of,
+    share_toolchains,
+    toolchains,
+    wanted,
+)
 from facekiln.errors import KilnError
 from support.sophon_stand_in import config, environment, make_folder, settings
 
@@ -72,6 +80,33 @@ def test_the_variable_wins_over_the_config(tmp_path: Path, monkeypatch: pytest.M
     assert toolchains(config(Path())) == tmp_path
     monkeypatch.setenv("FACEKILN_TOOLCHAINS", "b")
     assert toolchains(config(tmp_path / "a")) == tmp_path / "b"
+
+
+def test_rules_see_the_stamp_of_any_folder_at_one_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FACEKILN_TOOLCHAINS", raising=False)
+    first, second = (wanted(settings(), config(tmp_path / name)) for name in ("a", "b"))
+    assert first.stamp != second.stamp
+    assert first.stamp_of_rules == second.stamp_of_rules
+    write_json(second.stamp, {})
+    share_toolchains(config(tmp_path / "a"))
+    assert not Path(first.stamp_of_rules).exists()
+    monkeypatch.delenv("FACEKILN_TOOLCHAINS")
+    share_toolchains(config(tmp_path / "b"), main=False)
+    assert not Path(second.stamp_of_rules).exists()
+    share_toolchains(config(tmp_path / "b"))
+    assert Path(second.stamp_of_rules).samefile(second.stamp)
+    assert [path.name for path in Path(second.stamp_of_rules).parent.parent.iterdir()] == ["toolchains"]
+
+
+def test_what_is_in_the_links_place_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACEKILN_TOOLCHAINS", str(tmp_path / "a"))
+    Path(".snakemake/facekiln/toolchains").mkdir(parents=True)
+    with pytest.raises(KilnError, match=r"toolchains: cannot be written.*\n.*can go"):
+        share_toolchains(config(Path()))
 
 
 def test_nothing_of_the_users_own_reaches_a_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,10 @@ def targets(root: Path) -> SophonTargets:
     return SophonTargets(load_config(root / "config"))
 
 
-def test_a_report_reads_the_twin_and_the_environment(targets: SophonTargets) -> None:
-    *files, stamp = targets.proved_with("sophon/bm1684x/retinaface_640_fp16_1b.bmodel")
-    stem = "results/sophon/bm1684x/retinaface_640_fp16_1b.twin"
-    assert files == [f"{stem}/final.mlir", f"{stem}/weights.npz"]
-    assert stamp == targets.stamp()
+def test_a_report_reads_the_twin_and_wants_the_environment(targets: SophonTargets) -> None:
+    bmodel, stem = (f"sophon/bm1684x/retinaface_640_fp16_1b.{end}" for end in ("bmodel", "twin"))
+    assert targets.proved_with(bmodel) == [f"results/{stem}/{file}" for file in ("final.mlir", "weights.npz")]
+    assert targets.tools_of(bmodel) == [targets.stamp()]
 
 
 def test_a_batch_is_proved_with_the_file_for_one_on_as_many_cores(targets: SophonTargets) -> None:
@@ -29,7 +28,7 @@ def test_a_batch_is_proved_with_the_file_for_one_on_as_many_cores(targets: Sopho
 
 
 def test_other_chips_files_need_nothing_more(targets: SophonTargets) -> None:
-    assert targets.proved_with("nnie/retinaface_640.wk") == []
+    assert targets.proved_with("nnie/retinaface_640.wk") == targets.tools_of("nnie/retinaface_640.wk") == []
     assert targets.run_settings("nnie/retinaface_640.wk") == ""
     assert targets.run_settings("sophon/bm1684/retinaface_640_int8_1b.bmodel") == repr(
         [(1e-3, 1e-3), (1.5e-1, 5e-3)]

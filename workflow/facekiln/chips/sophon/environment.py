@@ -24,6 +24,9 @@ STAND_IN = Path(__file__).resolve().parent / "stand_in"
 RECIPE = 1
 PACKAGE = "tpu_mlir"
 VARIABLE = "FACEKILN_TOOLCHAINS"
+# A link to the folder of toolchains. Snakemake compares the paths of inputs with those of the last run, so
+# rules know the stamp by a path that stays when the folder moves.
+_SEEN_BY_RULES = Path(".snakemake") / "facekiln" / "toolchains"
 # The wheel's own glibc 2.35. With another glibc's loader: "version GLIBC_2.36 not found", "stack smashing".
 OWN_LIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0")
 _MARKER = "facekiln.json"
@@ -85,6 +88,11 @@ class Environment:
         """Return what an artifact's record and a rule's params say of it."""
         return {PACKAGE: self.version, "lock": self.lock}
 
+    @property
+    def stamp_of_rules(self) -> str:
+        """The stamp by a path that the folder of toolchains is no part of, see `share_toolchains`."""
+        return str(_SEEN_BY_RULES / self.stamp.name)
+
     def variables(self, temporary: Path | None = None) -> dict[str, str]:
         """Return the whole environment of a process that uses it, free of the user's Python and libraries.
 
@@ -114,9 +122,32 @@ def toolchains(config: Config) -> Path:
     return Path(os.environ.get(VARIABLE) or config.toolchains or ".toolchains").resolve()
 
 
-def share_toolchains(config: Config) -> None:
-    """Let commands of rules look where Snakemake's own `--config toolchains=...` says."""
-    os.environ[VARIABLE] = str(toolchains(config))
+def share_toolchains(config: Config, *, main: bool = True) -> None:
+    """Let commands of rules look where Snakemake's own `--config toolchains=...` says, and rules see stamps.
+
+    Args:
+        config: see `toolchains`.
+        main: not a job's process, which may know less of what the user said: it moves no link.
+
+    Raises:
+        KilnError: the link below .snakemake/ cannot be written.
+    """
+    place = toolchains(config)
+    os.environ[VARIABLE] = str(place)
+    try:
+        if not main or (_SEEN_BY_RULES.is_symlink() and _SEEN_BY_RULES.readlink() == place):
+            return
+        _SEEN_BY_RULES.parent.mkdir(parents=True, exist_ok=True)
+        new = _SEEN_BY_RULES.with_name(f"{_SEEN_BY_RULES.name}.{os.getpid()}")
+        new.unlink(missing_ok=True)
+        new.symlink_to(place)
+        new.replace(_SEEN_BY_RULES)
+    except OSError as error:
+        raise KilnError(
+            f"cannot be written: {error.strerror}",
+            file=_SEEN_BY_RULES,
+            hint="run where .snakemake/ may be written; what lies at that path, if not a link, can go",
+        ) from error
 
 
 def pinned_version() -> str:

@@ -42,7 +42,7 @@ class SophonTargets:
 
     def stamp(self) -> str:
         """Return the file that says that the environment is made; another tool or release is another file."""
-        return str(wanted(self.settings, self.config).stamp)
+        return wanted(self.settings, self.config).stamp_of_rules
 
     def identity(self) -> dict[str, str]:
         """Return the tool's release and lock, a rerun trigger."""
@@ -198,7 +198,7 @@ class SophonTargets:
             artifact: below results/.
 
         Returns:
-            A .bmodel's twin, for a batch the file for one picture, and the stamp of the tools' environment.
+            A .bmodel's twin, and for a batch the file for one picture.
 
         Raises:
             KilnError: it is a .bmodel by its ending, but names something that there is not.
@@ -210,7 +210,11 @@ class SophonTargets:
         files = [f"{stem}.twin/final.mlir", f"{stem}.twin/weights.npz"]
         if named.batch > 1:
             files.append(f"{RESULTS}/{replace(named, batch=1).path}")
-        return [*files, str(wanted(self.settings, self.config).stamp)]
+        return files
+
+    def tools_of(self, artifact: str) -> list[str]:
+        """Return the stamp of the tools that run an artifact here; nothing for other chips'."""
+        return [self.stamp()] if artifact.endswith(".bmodel") else []
 
     def run_settings(self, artifact: str) -> str:
         """Return the settings that a .bmodel's parity report depends on, a rerun trigger; else nothing."""

@@ -1,0 +1,71 @@
+"""What makes SOPHON's artifacts again and what does not: files are pretended, and noted as made."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from facekiln.chips.sophon.environment import lock_of
+from support.checkout import Checkout, copy_checkout
+
+WANTED = (
+    "results/sophon/bm1684x/tiny_64_int8_1b.twin/final.mlir",
+    "results/parity/sophon/bm1684x/tiny_64_int8_1b.bmodel.json",
+    "results/predictions/sophon-twin/sophon/bm1684x/tiny_64_int8_1b.bmodel/procedural",
+)
+
+
+def made_at(folder: Path) -> Path:
+    """A folder of toolchains in which the environment is made, as far as Snakemake looks."""
+    folder.mkdir()
+    (folder / f"sophon-{lock_of()}.ready").write_text("{}")
+    return folder
+
+
+def pretend(checkout: Checkout, *targets: str) -> None:
+    """Put an empty file or folder in place of each output that targets need; Snakemake notes them as made."""
+    told = checkout.snakemake("-n", "--", *targets).stdout
+    for line in re.findall(r"^ {4}output: (.*)$", told, re.MULTILINE):
+        for name in line.split(", "):
+            path = checkout.folder / name.removesuffix(" (temporary)")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch() if path.suffix else path.mkdir()
+    checkout.snakemake("--touch", "--forceall", "--", *targets)
+
+
+@pytest.fixture(scope="module")
+def built(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = copy_checkout(root, tmp_path_factory.mktemp("reruns"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACEKILN_TOOLCHAINS", str(made_at(checkout.folder / "first")))
+        pretend(checkout, *WANTED)
+        done = checkout.snakemake("-n", "--", *WANTED)
+        assert "missing provenance" not in done.stdout + done.stderr
+    return checkout
+
+
+def test_a_moved_folder_of_toolchains_makes_nothing_again(
+    built: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEKILN_TOOLCHAINS", str(made_at(tmp_path / "second")))
+    assert built.planned(*WANTED) == {}
+    # Nor does one where the tools are still to be made: they are when a job wants them.
+    monkeypatch.setenv("FACEKILN_TOOLCHAINS", str(tmp_path / "third"))
+    assert built.planned(*WANTED) == {}
+
+
+def test_another_lock_makes_everything_of_the_tools_again(
+    built: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEKILN_TOOLCHAINS", str(built.folder / "first"))
+    assert built.planned(*WANTED) == {}
+    requirements = built.folder / "envs/sophon.txt"
+    before = requirements.read_text()
+    requirements.write_text(before + "# another lock\n")
+    try:
+        jobs = built.planned(*WANTED)
+    finally:
+        requirements.write_text(before)
+    assert {"make_sophon_environment", "transform_sophon", "calibrate_sophon"} <= jobs.keys()
+    assert {"compile_sophon", "twin_sophon", "compare_stages", "predict_shard"} <= jobs.keys()
+    assert not {"simplify_onnx", "make_calibration"} & jobs.keys()
