@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,15 +26,11 @@ from facekiln.boards.tools import TOOLS, Request
 from facekiln.cli import main
 from facekiln.errors import KilnError
 from support.bench_tools import BMRT, write_tool
-from support.sshd import Sshd, processes_with, running_sshd, wait_until
+from support.sshd import Sshd, processes_with, wait_until
+
+pytestmark = pytest.mark.bound(60)
 
 PLAN = Plan(repeats=3, retries=0, cool_down=0.0, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
 
 
 def _with_runtime(board: Board, name: str, tool: str, chip: str | None = None) -> Board:

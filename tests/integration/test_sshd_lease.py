@@ -21,6 +21,8 @@ from facekiln.boards.script import BoardScript
 from facekiln.boards.session import Session
 from support.sshd import Proxy, Sshd, kill_watcher, processes_with, running_sshd, wait_until
 
+pytestmark = pytest.mark.bound(60)
+
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
@@ -107,9 +109,9 @@ def test_lease_freed_by_force_is_noticed_by_its_holder(stack: ExitStack, sshd: S
             RemoteRunner(one, lease).run(["true"])
 
 
-def test_run_ends_with_its_stolen_lease(stack: ExitStack, sshd: Sshd, tmp_path: Path) -> None:
+@pytest.mark.bound(20)
+def test_run_ends_with_its_stolen_lease(stack: ExitStack, sshd: Sshd, tmp_path: Path, mark: str) -> None:
     one, two = client(stack, sshd, tmp_path), client(stack, sshd, tmp_path)
-    mark = f"3141.{os.getpid()}1"
     thief = threading.Thread(target=lambda: (wait_until(lambda: processes_with(mark)), free_by_force(two)))
     thief.start()
     with Lease(one, "robbed") as lease, pytest.raises(LeaseLost):
@@ -126,8 +128,7 @@ def test_reboot_frees_it(stack: ExitStack, sshd: Sshd, tmp_path: Path) -> None:
     assert one.call("beat", "-", 1, "before", 5).word == "lost"
 
 
-def test_lease_survives_cuts(stack: ExitStack, sshd: Sshd, tmp_path: Path) -> None:
-    proxy = Proxy(sshd.port)
+def test_lease_survives_cuts(stack: ExitStack, sshd: Sshd, proxy: Proxy, tmp_path: Path) -> None:
     one = BoardScript(stack.enter_context(Session(sshd.board(tmp_path, port=proxy.port, lease_seconds=8))))
     with Lease(one, "cut") as lease:
         for _ in range(3):
@@ -136,7 +137,6 @@ def test_lease_survives_cuts(stack: ExitStack, sshd: Sshd, tmp_path: Path) -> No
         token = one.call("lease_take", lease.token, 8, "me", "x")
         assert token.word == "taken"
         lease.check()
-    proxy.close()
 
 
 def test_racing_clients_never_hold_it_at_once(sshd: Sshd, tmp_path: Path) -> None:
@@ -179,9 +179,8 @@ with Session(board) as session:
 
 
 def test_killed_client_leaves_nothing_running_and_frees_it(
-    stack: ExitStack, sshd: Sshd, tmp_path: Path
+    stack: ExitStack, sshd: Sshd, tmp_path: Path, mark: str
 ) -> None:
-    mark = f"3141.{os.getpid()}2"
     board = sshd.board(tmp_path)
     address = board.address
     assert address is not None
@@ -197,8 +196,9 @@ def test_killed_client_leaves_nothing_running_and_frees_it(
         assert not processes_with(mark)
 
 
-def test_taker_ends_what_a_killed_watcher_left(stack: ExitStack, sshd: Sshd, tmp_path: Path) -> None:
-    mark = f"3141.{os.getpid()}3"
+def test_taker_ends_what_a_killed_watcher_left(
+    stack: ExitStack, sshd: Sshd, tmp_path: Path, mark: str
+) -> None:
     one = client(stack, sshd, tmp_path)
     one.call("lease_take", "token", 600, "me", "x")
     job = f"exec sleep {mark}\n# end\n"

@@ -29,7 +29,9 @@ from facekiln.predictions.run import predict
 from facekiln.predictions.settings import inference_of
 from facekiln.predictions.shards import Shard
 from support.infer_models import write_detector
-from support.sshd import Proxy, Sshd, processes_with, running_sshd, wait_until
+from support.sshd import Proxy, Sshd, processes_with, wait_until
+
+pytestmark = pytest.mark.bound(120)
 
 SIZE = (640, 640)
 PICTURES = 6
@@ -62,12 +64,6 @@ class Here:
 
 
 @pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def here(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Here:
     folder = tmp_path_factory.mktemp("here")
     config = load_config(root / "config")
@@ -96,13 +92,6 @@ def board(sshd: Sshd, tmp_path: Path) -> Iterator[Board]:
         assert holder_of(BoardScript(session)) is None, "the lease is free"
     assert not processes_with(f"{made.work}/runs"), "nothing is left running"
     assert not list(Path(made.work, "runs").glob("*")), "no run's folder is left"
-
-
-@pytest.fixture
-def proxy(sshd: Sshd) -> Iterator[Proxy]:
-    made = Proxy(sshd.port)
-    yield made
-    made.close()
 
 
 def _through(board: Board, proxy: Proxy) -> Board:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,9 @@ from facekiln.boards.session import Session
 from facekiln.boards.settings import Runtime
 from support.sshd import Proxy, Sshd, kill_watcher, processes_with, running_sshd, wait_until
 
-_marks = count()
+pytestmark = pytest.mark.bound(60)
+# Where the guard of the board is what ends a command, its loss is to be told soon.
+soon = pytest.mark.bound(20)
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +55,6 @@ def boot(sshd: Sshd) -> Path:
 
 
 @pytest.fixture
-def proxy(sshd: Sshd) -> Iterator[Proxy]:
-    between = Proxy(sshd.port)
-    yield between
-    between.close()
-
-
-@pytest.fixture
 def runner(sshd: Sshd, tmp_path: Path) -> Iterator[RemoteRunner]:
     with Session(sshd.board(tmp_path)) as session:
         yield RemoteRunner(BoardScript(session))
@@ -71,14 +65,6 @@ def far(sshd: Sshd, proxy: Proxy, tmp_path: Path) -> Iterator[RemoteRunner]:
     """A board behind the proxy."""
     with Session(sshd.board(tmp_path, port=proxy.port)) as session:
         yield RemoteRunner(BoardScript(session))
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    """A number that only processes of this test have on their command lines; none may be left."""
-    number = f"2718.{os.getpid()}{next(_marks)}"
-    yield number
-    wait_until(lambda: not processes_with(number))
 
 
 def sleeping(mark: str) -> bool:
@@ -138,18 +124,21 @@ def test_seconds_are_the_boards(runner: RemoteRunner) -> None:
     assert 0.5 <= runner.run(["sleep", "0.5"]).seconds < 5
 
 
+@soon
 def test_hung_tool_is_ended_with_its_children(runner: RemoteRunner, mark: str) -> None:
     script = f"trap '' TERM; sleep {mark} & trap '' TERM; sleep {mark}; sleep {mark}"
     with pytest.raises(RunTimeout, match="limit: 1 s"):
         runner.run(["sh", "-c", script], timeout=1)
 
 
+@soon
 def test_daemon_of_a_tool_is_ended_too(runner: RemoteRunner, mark: str) -> None:
     assert (
         runner.run(["sh", "-c", f"setsid sleep {mark} >/dev/null 2>&1 & echo started"]).stdout == "started\n"
     )
 
 
+@soon
 def test_without_setsid_everything_is_ended_all_the_same(tmp_path: Path, mark: str) -> None:
     with (
         running_sshd(tmp_path / "sshd", environment=("KILN_NO_SETSID=1",)) as server,
@@ -159,9 +148,18 @@ def test_without_setsid_everything_is_ended_all_the_same(tmp_path: Path, mark: s
         RemoteRunner(BoardScript(session)).run(["sh", "-c", f"sleep {mark} & sleep {mark}"], timeout=1)
 
 
+@soon
 def test_flood_of_output_is_ended(runner: RemoteRunner) -> None:
     with pytest.raises(RunEnded, match="printed more than it may"):
         with_limits(runner, output_mb=1).run(["yes", "no end of it " * 50])
+
+
+@soon
+def test_board_ends_what_prints_more_than_it_may_of_itself(runner: RemoteRunner, mark: str) -> None:
+    # Less than the client would end itself.
+    command = ["sh", "-c", f"head -c 1500000 /dev/zero; exec sleep {mark}"]
+    with pytest.raises(RunEnded, match="printed more than it may"):
+        with_limits(runner, output_mb=1).run(command)
 
 
 def test_board_that_does_not_end_a_flood_fills_neither_memory_nor_disk(
@@ -238,6 +236,7 @@ def test_cut_while_it_starts_starts_it_once(far: RemoteRunner, proxy: Proxy, tmp
         assert log.read_text() == "once\n"
 
 
+@soon
 def test_connection_lost_for_good_ends_the_command_on_the_board(
     far: RemoteRunner, proxy: Proxy, mark: str
 ) -> None:
@@ -252,6 +251,7 @@ def test_connection_lost_for_good_ends_the_command_on_the_board(
     wait_until(lambda: not sleeping(mark))  # the proxy still refuses: the board itself has ended it
 
 
+@soon
 def test_reboot_is_noticed(far: RemoteRunner, proxy: Proxy, boot: Path, mark: str) -> None:
     def reboot() -> None:
         wait_until(lambda: sleeping(mark) and list(Path(far.board.work).glob("runs/*/beat")))
@@ -266,6 +266,7 @@ def test_reboot_is_noticed(far: RemoteRunner, proxy: Proxy, boot: Path, mark: st
     thread.join()
 
 
+@soon
 def test_killed_watcher_is_noticed_and_the_command_ended(runner: RemoteRunner, mark: str) -> None:
     def kill() -> None:
         wait_until(lambda: sleeping(mark) and list(Path(runner.board.work).glob("runs/*/beat")))

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,18 +26,7 @@ from facekiln.boards.session import Session
 from facekiln.boards.settings import Address, Board
 from support.sshd import Proxy, Sshd, make_key, running_sshd
 
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(sshd: Sshd) -> Iterator[Proxy]:
-    between = Proxy(sshd.port)
-    yield between
-    between.close()
+pytestmark = pytest.mark.bound(60)
 
 
 def with_address(board: Board, **changes: object) -> Board:

@@ -25,20 +25,9 @@ from facekiln.boards.settings import Board
 from facekiln.errors import KilnError
 from support.sshd import Proxy, Sshd, running_sshd, wait_until
 
+pytestmark = pytest.mark.bound(60)
+
 MB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(sshd: Sshd) -> Iterator[Proxy]:
-    between = Proxy(sshd.port)
-    yield between
-    between.close()
 
 
 @pytest.fixture

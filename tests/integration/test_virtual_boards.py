@@ -22,6 +22,7 @@ from facekiln.chips.nnie.board_log import parse_snapshot
 from facekiln.chips.sophon import bmrt_test
 from facekiln.chips.tengine import tm_benchmark
 from facekiln.cli import main
+from support.sshd import find_sshd
 
 SIDE = 32
 
@@ -42,8 +43,7 @@ def tiny() -> onnx.ModelProto:
 @pytest.fixture
 def place(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the repository's config and an emulated model; boards are ended after the test."""
-    if not (shutil.which("sshd") or shutil.which("/usr/sbin/sshd")) or not shutil.which("ssh-keygen"):
-        pytest.skip("no sshd here: install openssh-server")
+    find_sshd()
     shutil.copytree(root / "config", tmp_path / "config")
     (tmp_path / "config/boards.yaml").write_text("# Mine.\nboards:\n")
     told = {

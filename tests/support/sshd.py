@@ -17,23 +17,16 @@ from pathlib import Path
 import pytest
 
 from facekiln.boards.settings import Address, Board, Limits
+from facekiln.boards.virtual import server as virtual
+from facekiln.errors import KilnError
 
 
 def find_sshd() -> str:
     """Return the path of sshd, or skip."""
-    found = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
-    if not found or not shutil.which("ssh-keygen"):
-        pytest.skip(
-            "no sshd here: install openssh-server and openssh-client (Debian: apt-get install openssh-server)"
-        )
-    return found
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    try:
+        return virtual.find_sshd()
+    except KilnError as error:
+        pytest.skip(f"no sshd here: {error}")
 
 
 def make_key(path: Path, kind: str = "ed25519") -> str:
@@ -47,7 +40,7 @@ class Sshd:
     """A server in a folder; `start` again after `stop` keeps port and keys."""
 
     folder: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=virtual.free_port)
     lines: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
@@ -271,15 +264,26 @@ class Proxy:
         self.cut()
 
 
-def processes_with(text: str) -> list[str]:
-    """Return the command lines of this machine's processes that hold a text, but for our own."""
-    found = []
+def _processes_with(text: str) -> dict[int, str]:
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
             if text in line and int(path.parent.name) != os.getpid():
-                found.append(line)
+                found[int(path.parent.name)] = line
     return found
+
+
+def processes_with(text: str) -> list[str]:
+    """Return the command lines of this machine's processes that hold a text, but for our own."""
+    return list(_processes_with(text).values())
+
+
+def end_processes_with(text: str) -> None:
+    """End them: what a failed test left must not stay on the machine."""
+    for pid in _processes_with(text):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> None:
