@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facekiln.boards import latency_log, monitor
+from facekiln.boards.chips import chip_of, refuse_other_chip
 from facekiln.boards.lease import Lease
 from facekiln.boards.preflight import Needs, preflight
 from facekiln.boards.remote import RemoteRunner
@@ -17,7 +17,10 @@ from facekiln.boards.script import BoardScript
 from facekiln.boards.session import Session
 from facekiln.boards.settings import Board
 from facekiln.boards.tools import Request, Tool
+from facekiln.config import DEFAULT_FOLDER
 from facekiln.errors import KilnError
+
+__all__ = ["BoardRunner", "chip_of", "files_of", "measuring_on"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,6 @@ class BoardRunner:
         return self.remote.run(command, timeout=timeout, files=files, environment=environment)
 
 
-def chip_of(artifact: Path | str) -> str | None:
-    """Return the chip that an artifact is for by its path, `sophon/{chip}/...`, or None for any."""
-    found = re.search(r"(?:^|/)sophon/([a-z0-9]+)/[^/]+\.bmodel$", str(artifact))
-    return found[1] if found else None
-
-
 def files_of(artifact: Path, tool: Tool) -> dict[str, Path]:
     """Return what a run of a tool needs beside it: the artifact, its second file, our own program.
 
@@ -65,7 +62,13 @@ def files_of(artifact: Path, tool: Tool) -> dict[str, Path]:
 
 @contextmanager
 def measuring_on(
-    board: Board, tool: Tool, artifact: Path, request: Request, *, wait: float = 0.0
+    board: Board,
+    tool: Tool,
+    artifact: Path,
+    request: Request,
+    *,
+    wait: float = 0.0,
+    folder: Path | str = DEFAULT_FOLDER,
 ) -> Iterator[tuple[Runner, Request]]:
     """Connect, check the board for this artifact, take its lease; yield a runner and the request for it.
 
@@ -77,8 +80,10 @@ def measuring_on(
         tool, artifact: what runs there.
         request: as for this machine; path, program and Python are replaced by the board's.
         wait: seconds to wait for another holder of the board.
+        folder: the config folder, which tells the chips that run the same files.
 
     Raises:
+        WrongArchitecture: the artifact was made for another chip.
         KilnError: a kind of board that cannot run commands, an undeclared tool, a missing file, or any fault
             of the board.
     """
@@ -88,13 +93,14 @@ def measuring_on(
             file=board.name,
             hint="run the tool there by hand and give its log to `facekiln bench read`",
         )
+    refuse_other_chip(board, artifact, folder)
     runtime = board.runtime(tool.name)
     files = files_of(artifact, tool)
     if tool.name in latency_log.RUNTIMES:
         there = replace(request, path=artifact.name, python=runtime.tool, program=latency_log.PROGRAM.name)
     else:
         there = replace(request, path=artifact.name, program=request.program or runtime.tool)
-    needs = Needs(chip_of(artifact), tool.name, space=sum(path.stat().st_size for path in files.values()))
+    needs = Needs(None, tool.name, space=sum(path.stat().st_size for path in files.values()))
     with Session(board) as session:
         script = BoardScript(session)
         preflight(script, needs)

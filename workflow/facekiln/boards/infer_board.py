@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekiln.boards import infer_log, latency_log
-from facekiln.boards.bench_board import chip_of, files_of
+from facekiln.boards.bench_board import files_of
+from facekiln.boards.chips import chip_of, refuse_other_chip
 from facekiln.boards.lease import Lease
 from facekiln.boards.preflight import Needs, preflight
 from facekiln.boards.remote import RemoteRunner
@@ -194,6 +195,7 @@ def inferring_on(
         KilnError: the board cannot run it (see `tool_on`), a missing file, or any fault of the board.
     """
     tool = tool_on(board, artifact)
+    refuse_other_chip(board, artifact)
     runtime = board.runtime(tool.name)
     files = {name: path for name, path in files_of(artifact, tool).items() if path != latency_log.PROGRAM}
     record = sidecar_of(artifact)
@@ -206,7 +208,7 @@ def inferring_on(
         assert runtime.infer is not None
         command = [runtime.infer]
     command += infer_log.arguments(artifact.name, threads=threads)
-    needs = Needs(chip_of(artifact), tool.name, space=sum(path.stat().st_size for path in files.values()))
+    needs = Needs(None, tool.name, space=sum(path.stat().st_size for path in files.values()))
     with tempfile.TemporaryDirectory(prefix="facekiln-") as scratch, Session(board) as session:
         declared = Path(scratch, infer_log.DECLARED)
         infer_log.write_declared(declared, model, exact=exact, half=half)

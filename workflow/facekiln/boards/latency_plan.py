@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from facekiln.boards.bench_board import chip_of
+from facekiln.boards.chips import chip_of, planned_chips, suits
 from facekiln.boards.latency_log import RUNTIMES
 from facekiln.boards.rule_inputs import LOCAL
 from facekiln.boards.settings import Board, load_boards
@@ -15,18 +15,24 @@ from facekiln.errors import KilnError
 from facekiln.targets import RESULTS
 
 
-def fits(artifact: str, board: Board | None) -> bool:
+def fits(artifact: str, board: Board | None, folder: Path | str = DEFAULT_FOLDER) -> bool:
     """Return whether a board can run an artifact: it declares a tool of this kind, and is of its chip.
 
     Args:
         artifact: path below `results/`.
-        board: None for this machine, which has ONNX Runtime and ncnn.
+        board: None for this machine, which has ONNX Runtime and ncnn. Of SOPHON's it has to tell its chip.
+        folder: the config folder, which tells what NNIE and MagicMind files are made for.
     """
     tools = {tool.name for tool in TOOLS.values() if artifact.endswith(tool.suffix)}
     if board is None:
         return bool(tools & set(RUNTIMES))
-    chip = chip_of(artifact)
-    return board.transport == "ssh" and bool(tools & set(board.runtimes)) and chip in (None, board.chip)
+    if (
+        board.transport != "ssh"
+        or not tools & set(board.runtimes)
+        or chip_of(artifact) not in (None, board.chip)
+    ):
+        return False
+    return suits(planned_chips(artifact, folder), board.chip)
 
 
 def records_of(config: Config, folder: Path | str = DEFAULT_FOLDER) -> list[str]:
@@ -43,7 +49,7 @@ def records_of(config: Config, folder: Path | str = DEFAULT_FOLDER) -> list[str]
         f"{RESULTS}/bench/{name}/{artifact}.json"
         for name in chosen
         for artifact in artifacts
-        if fits(artifact, boards[known(name, boards, "board")])
+        if fits(artifact, boards[known(name, boards, "board")], folder)
     ]
     if not found:
         raise KilnError(

@@ -178,7 +178,9 @@ def _place(options: argparse.Namespace, tool: Tool) -> Iterator[tuple[Runner, Re
     from facekiln.boards.settings import load_board
 
     board = load_board(options.board, options.config)
-    with measuring_on(board, tool, options.artifact, request, wait=options.wait) as place:
+    with measuring_on(
+        board, tool, options.artifact, request, wait=options.wait, folder=options.config
+    ) as place:
         yield place
 
 
