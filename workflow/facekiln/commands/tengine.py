@@ -65,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verbs,
         "scales",
         _scales,
-        "write our own ranges of the ONNX file as a scale table, for `quantise --scales` or quant_tool's -f",
+        "write our own ranges of the ONNX file as a scale table, for `quantise --scales` or quant_tool's -f."
+        " They are of the network as it is: by default `quantise` evens weights out first (`equalise`), and a"
+        " file by this table is another, worse in uint8; for the default table: quantise --scales-output",
         "facekiln tengine scales results/tengine/retinaface_640.tmfile --method kl --precision int8"
         " --ranges results/calibration/retinaface_640/ranges.json --output retinaface_640_int8.scale",
     )
@@ -164,8 +166,16 @@ def _scales(options: argparse.Namespace) -> None:
     from facekiln.chips.tengine.quantise_file import scales_file
     from facekiln.progress import log
 
-    count = scales_file(options.tmfile, options.ranges, options.method, options.precision, options.output)
+    count, pairs = scales_file(
+        options.tmfile, options.ranges, options.method, options.precision, options.output
+    )
     log.info("%s: scales of %d activations by %s", options.output, count, options.method)
+    if pairs:
+        log.info(
+            "of the network as it is: `tengine quantise` without --scales evens %d pairs of convolutions out"
+            " first, and --scales-output writes the table of that",
+            pairs,
+        )
 
 
 def _run(options: argparse.Namespace) -> None:

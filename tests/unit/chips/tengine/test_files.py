@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from facekiln.artifact import write_bytes
 from facekiln.chips.tengine import quantise_file, runtime
 from facekiln.chips.tengine.convert import convert
 from facekiln.chips.tengine.format import Quant
@@ -26,7 +27,8 @@ from facekiln.chips.vendor_tool import run_tool
 from facekiln.cli import main
 from facekiln.config import Config, load_config
 from facekiln.errors import KilnError
-from support.tengine_networks import numbers, small_detector
+from facekiln.provenance import read_record
+from support.tengine_networks import Node, network, numbers, small_detector
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +289,33 @@ def test_every_algorithm_can_be_asked_for(
 def test_a_folder_of_pictures_that_is_no_calibration_set(config: Config, tmp_path: Path) -> None:
     with pytest.raises(KilnError, match="calibration make --model ghostone --size 112 --source"):
         quantise_file.calibration_pictures(tmp_path, config.model("ghostone"), "112")
+
+
+def test_a_table_of_our_ranges_says_that_its_network_is_not_evened_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from facekiln.quant.ranges import measure_ranges, write_ranges
+
+    weights = {"w0": numbers(8, 4, 1, 1, seed=1), "w1": numbers(8, 8, 3, 3, seed=3)}
+    nodes: list[Node] = [
+        ("Conv", ["x", "w0"], ["c"], {}),
+        ("Conv", ["c", "w1"], ["y"], {"pads": [1, 1, 1, 1]}),
+    ]
+    model = network(nodes, (1, 4, 6, 6), weights)
+    write_bytes(tmp_path / "n.tmfile", tmfile_bytes(convert(model).graph))
+    write_ranges(
+        tmp_path / "r.json",
+        measure_ranges(model, [numbers(1, 4, 6, 6)], percentile=99.99),
+    )
+    words = [str(tmp_path / "n.tmfile"), "--ranges", str(tmp_path / "r.json"), "--precision", "uint8"]
+    assert main(["tengine", "scales", *words, "--output", str(tmp_path / "n.scale")]) == 0
+    told = capsys.readouterr().err
+    assert "of the network as it is" in told and "evens 1 pairs of convolutions out" in told
+    record = read_record(tmp_path / "n.scale")
+    assert record and record.settings["equalise"] is False
+    with pytest.raises(SystemExit):
+        main(["tengine", "scales", "--help"])
+    assert "by default `quantise` evens weights out first" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.published

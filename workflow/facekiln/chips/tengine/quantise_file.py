@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from facekiln.artifact import read_json, write_bytes
 from facekiln.chips.tengine.build_file import Built, checked, facts_of, written
-from facekiln.chips.tengine.equalise import equalise
+from facekiln.chips.tengine.equalise import equalise, pairs_of
 from facekiln.chips.tengine.format import FP32, INT8, UINT8, Quant, TmGraph
 from facekiln.chips.tengine.quantise import quantise
 from facekiln.chips.tengine.ranges import activations, measure_ranges
@@ -118,6 +118,10 @@ def quantise_file(
     names = dict(record.facts.get("outputs", {})) if record else {}
     paths = calibration_pictures(calibration.folder, model, label)
     evened, pairs = equalise(graph) if _equalised(calibration, settings) else (graph, 0)
+    if calibration.table and not pairs and settings.quantise.equalise and pairs_of(graph):
+        log.info(
+            "%s: its scales are of a network that is not evened out, so this one is not", calibration.table
+        )
     scales = _scales(evened, paths, DTYPES[precision], calibration, model, label, settings)
     if settings.tools.mode == "builtin" and scales is not None:
         try:
@@ -165,8 +169,11 @@ def quantise_file(
     return Built(result, len(data), [], warnings, figures)
 
 
-def scales_file(source: Path, ranges: Path, method: str, precision: str, output: Path) -> int:
-    """Write our own ranges of an ONNX file as its fp32 tmfile's scale table; return how many lines it has.
+def scales_file(source: Path, ranges: Path, method: str, precision: str, output: Path) -> tuple[int, int]:
+    """Write our own ranges of an ONNX file as its fp32 tmfile's scale table.
+
+    The scales are of the network as it is. `quantise_file` without a table evens its weights out first, which
+    changes the ranges of every channel: they cannot be had from those of the ONNX file.
 
     Args:
         source: the fp32 file.
@@ -174,6 +181,9 @@ def scales_file(source: Path, ranges: Path, method: str, precision: str, output:
         method: "minmax", "percentile", "kl" or "mse".
         precision: "uint8" or "int8".
         output: the table.
+
+    Returns:
+        How many lines it has, and how many pairs of convolutions `quantise_file` would even out.
 
     Raises:
         KilnError: the file is quantised already, or the ranges are of another ONNX file.
@@ -201,7 +211,7 @@ def scales_file(source: Path, ranges: Path, method: str, precision: str, output:
         settings={"precision": precision, "method": method, "equalise": False},
         tools=tool_versions("numpy"),
     )
-    return len(scales)
+    return len(scales), len(pairs_of(graph))
 
 
 def _equalised(calibration: Calibration, settings: TengineSettings) -> bool:
