@@ -69,3 +69,21 @@ def test_another_lock_makes_everything_of_the_tools_again(
     assert {"make_sophon_environment", "transform_sophon", "calibrate_sophon"} <= jobs.keys()
     assert {"compile_sophon", "twin_sophon", "compare_stages", "predict_shard"} <= jobs.keys()
     assert not {"simplify_onnx", "make_calibration"} & jobs.keys()
+
+
+def test_tools_are_made_for_a_plan_of_theirs_and_not_for_ours(
+    built: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the search reads is there, but nothing on this machine has needed the tools yet."""
+    monkeypatch.setenv("FACEKILN_TOOLCHAINS", str(tmp_path / "none"))
+    plan = "results/sophon/calibration/bm1684x/tiny_64_1b.qtable"
+    settings = built.folder / "config/chips/sophon.yaml"
+    before = settings.read_text()
+    try:
+        built.edit_yaml("config/chips/sophon.yaml", mixed={"most_layers": 0, "keep_float": {}})
+        assert built.planned(plan) == {"plan_sophon": 1}
+        built.edit_yaml("config/chips/sophon.yaml", mixed={"by": "tool:fast_search"})
+        jobs = built.planned(plan)
+        assert jobs["plan_sophon"] == jobs["make_sophon_environment"] == 1
+    finally:
+        settings.write_text(before)

@@ -1,7 +1,5 @@
 # results/sophon/calibration/{model}_{size}_{batch}b.table for every chip, {chip}/{model}_{size}_{batch}b.qtable for one
 
-SOPHON_TOP = "results/sophon/mlir/{model}_{size}_{batch}b/"
-
 
 rule calibrate_sophon:
     input:
@@ -35,6 +33,7 @@ rule calibrate_sophon:
 rule plan_sophon:
     input:
         unpack(checked(SOPHON.for_plan)),
+        environment=ancient(or_stop(SOPHON.plan_tools)),
     output:
         r"results/sophon/calibration/{chip,[a-z0-9]+}/{model}_{size}_{batch,\d+}b.qtable",
     log:

@@ -164,6 +164,10 @@ class SophonTargets:
             found["sensitivity"] = f"{RESULTS}/quant/{wildcards.model}_{wildcards.size}/sensitivity.json"
         return found
 
+    def plan_tools(self) -> list[str]:
+        """Return the stamp of the tools where a plan is a search of theirs."""
+        return [self.stamp()] if self.settings.mixed.by != "ours" else []
+
     def plan_options(self, wildcards: Any) -> str:
         """Return the options that hand those files to the command."""
         files = self.for_plan(wildcards)
