@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from facekiln.artifact import atomic_folder, atomic_path, read_json, sha256_of, write_bytes, write_json
+from facekiln.artifact import (
+    atomic_folder,
+    atomic_path,
+    read_bytes,
+    read_json,
+    read_text,
+    sha256_of,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from facekiln.errors import KilnError
 
 
@@ -65,6 +75,19 @@ def test_really_full_device_is_named() -> None:
     with pytest.raises(OSError) as caught, Path("/dev/full").open("wb") as stream:
         stream.write(b"x" * 100_000)
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_whole_files_come_back_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_text(file, "é\n")
+    assert read_text(file) == "é\n" and read_bytes(file) == b"\xc3\xa9\n"
+    for read in (read_text, read_bytes):
+        for path, why in ((tmp_path / "missing", "No such file"), (tmp_path, "directory")):
+            with pytest.raises(KilnError, match=rf"^{path}: cannot be read: .*{why}"):
+                read(path)
+    file.write_bytes(b"\xff")
+    with pytest.raises(KilnError, match=r"a\.txt: cannot be read: .*utf-8"):
+        read_text(file)
 
 
 def test_json_is_the_same_to_the_byte_and_refuses_nan(tmp_path: Path) -> None:

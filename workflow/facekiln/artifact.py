@@ -142,6 +142,30 @@ def write_text(path: Path | str, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def read_bytes(path: Path | str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        KilnError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+
+
+def read_text(path: Path | str) -> str:
+    """Read a whole UTF-8 text file.
+
+    Raises:
+        KilnError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KilnError(f"cannot be read: {error}", file=path) from error
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as sorted, indented JSON, atomically and the same to the byte every time.
 

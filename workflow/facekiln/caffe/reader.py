@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError, Message
 
+from facekiln.artifact import read_bytes
 from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.schema import PARAM_OF_TYPE, message_class
 from facekiln.caffe.shapes import infer_shapes
@@ -75,10 +76,7 @@ def _in_file(path: Path | str, compute: Any) -> Any:
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+    data = read_bytes(path)
     start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise KilnError(

@@ -91,9 +91,9 @@ def _fetch_published(options: argparse.Namespace, model: Model, config: Config) 
 
 
 def _fetch_local(options: argparse.Namespace, model: Model, config: Config) -> Path:
-    from facekiln.artifact import write_bytes
+    from facekiln.artifact import read_bytes, write_bytes
     from facekiln.errors import KilnError
-    from facekiln.models.checkpoint import network_from, parse_checkpoint, read_bytes
+    from facekiln.models.checkpoint import network_from, parse_checkpoint
 
     declared = options.config / "models" / f"{model.name}.yaml"
     if model.local is None:

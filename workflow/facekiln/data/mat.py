@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facekiln.artifact import read_bytes
 from facekiln.errors import KilnError
 
 _LARGEST = 512 << 20  # bytes, unpacked
@@ -145,10 +146,7 @@ def load_mat(path: Path, *names: str, optional: tuple[str, ...] = ()) -> dict[st
         KilnError: it cannot be read, is no whole MATLAB 5 file, lacks a variable, or has one of another kind
             (a structure, complex or sparse numbers).
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+    data = read_bytes(path)
     version, order = data[124:126], {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order and b"\x02" in version:
         raise KilnError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 
-from facekiln.artifact import write_bytes
+from facekiln.artifact import read_bytes, write_bytes
 from facekiln.config import Model
 from facekiln.errors import KilnError
 
@@ -110,7 +110,7 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
     Raises:
         KilnError: missing, truncated, not ONNX, or not valid.
     """
-    data = _read(path)
+    data = read_bytes(path)
     if data[:64].lstrip()[:1] == b"<":
         raise KilnError(
             "is a web page or XML, not an ONNX model",
@@ -123,13 +123,6 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
     except Exception as error:  # protobuf and the checker raise unrelated types
         raise KilnError(f"is not a valid ONNX model: {_first_line(error)}", file=path) from error
     return model
-
-
-def _read(path: Path | str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facekiln.artifact import read_bytes
 from facekiln.config import Config, Model
 from facekiln.errors import KilnError
 from facekiln.models.looks import looks_like
@@ -59,18 +60,6 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         KilnError: it cannot be read, or `parse_checkpoint` refuses it.
     """
     return parse_checkpoint(read_bytes(path), path)
-
-
-def read_bytes(path: Path | str) -> bytes:
-    """Read a whole file.
-
-    Raises:
-        KilnError: missing, or not readable.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
 
 
 def read_state(path: Path | str) -> tuple[StateDict, dict[str, Any] | None]:

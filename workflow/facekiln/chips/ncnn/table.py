@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.artifact import write_text
+from facekiln.artifact import read_text, write_text
 from facekiln.chips.ncnn.model import NcnnModel, weighted
 from facekiln.chips.ncnn.param import Layer
 from facekiln.errors import KilnError
@@ -172,8 +172,4 @@ def _numbers(words: list[str], file: Path | str, where: str) -> list[float]:
 
 def read_table(path: Path | str, model: NcnnModel) -> Table:
     """Read a table for a model (see `parse_table`)."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KilnError(f"cannot be read: {error}", file=path) from error
-    return parse_table(text, model, path)
+    return parse_table(read_text(path), model, path)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.artifact import write_bytes
+from facekiln.artifact import read_bytes, write_bytes
 from facekiln.chips.ncnn.param import Graph, Layer
 from facekiln.errors import KilnError
 
@@ -254,11 +254,7 @@ def as_fp16(weights: Weights) -> Weights:
 
 def read_bin(path: Path | str, graph: Graph) -> Weights:
     """Read the `.bin` file of a graph (see `parse_bin`)."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
-    return parse_bin(graph, data, path)
+    return parse_bin(graph, read_bytes(path), path)
 
 
 def write_bin(path: Path | str, graph: Graph, weights: Weights) -> None:

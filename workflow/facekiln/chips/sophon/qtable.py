@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from facekiln.artifact import write_text
+from facekiln.artifact import read_text, write_text
 from facekiln.chips.sophon.mlir import Mlir
 from facekiln.config import known
 from facekiln.errors import KilnError
@@ -91,11 +91,7 @@ def parse_qtable(text: str, file: Path | str = "qtable") -> Qtable:
 
 def read_qtable(path: Path | str) -> Qtable:
     """Read a table (see `parse_qtable`)."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KilnError(f"cannot be read: {error}", file=path) from error
-    return parse_qtable(text, path)
+    return parse_qtable(read_text(path), path)
 
 
 def check_qtable(table: Qtable, network: Mlir, chip: str, file: Path | str = "qtable") -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from facekiln.artifact import write_text
+from facekiln.artifact import read_text, write_text
 from facekiln.chips.sophon.mlir import Mlir
 from facekiln.config import known
 from facekiln.errors import KilnError
@@ -162,11 +162,7 @@ def _parse_row(line: str, file: Path | str, where: str) -> tuple[str, Row]:
 
 def read_table(path: Path | str) -> Table:
     """Read a table (see `parse_table`)."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KilnError(f"cannot be read: {error}", file=path) from error
-    return parse_table(text, path)
+    return parse_table(read_text(path), path)
 
 
 def check_table(table: Table, network: Mlir, file: Path | str = "table") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facekiln.artifact import write_text
+from facekiln.artifact import read_text, write_text
 from facekiln.chips.tengine.format import Quant
 from facekiln.errors import KilnError
 
@@ -55,12 +55,8 @@ def read_table(path: Path | str, wanted: Iterable[str]) -> dict[str, Quant]:
         KilnError: a line that is not name, scale and zero point (above all a name with a space), a scale that
             is no finite number of 0 or more, a name that stands twice, or one that is missing.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KilnError(f"cannot be read: {error}", file=path) from error
     found: dict[str, Quant] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         words, where = line.split(), f"line {number}"
