@@ -20,6 +20,7 @@ from facekiln.boards.faults import BoardBusy, DiskFull, ReadOnly, RunEnded, RunT
 from facekiln.boards.remote import RemoteResult, job_text
 from facekiln.boards.script import parse_answer, script_text
 from facekiln.boards.settings import Board
+from facekiln.boards.shared_files import bring_home, read_inside
 from facekiln.errors import KilnError, printable
 from facekiln.progress import log
 
@@ -162,15 +163,27 @@ class DirectoryRunner:
                 (self.folder / "queue" / run).unlink(missing_ok=True)
         result = collect(self.board, run)
         if log_file:
-            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
             for name, suffix in (("stdout", ""), ("stderr", ".stderr")):
-                shutil.copyfile(here / name, f"{log_file}{suffix}")
+                self.fetch(run, name, f"{log_file}{suffix}")
         if on_line:
             for line in (result.stdout + result.stderr).splitlines():
                 on_line(printable(line))
         if not keep:
-            shutil.rmtree(here, ignore_errors=True)
+            self.drop(run)
         return result
+
+    def fetch(self, run: str, name: str, target: Path | str) -> None:
+        """Bring a file of a run's folder home, whole or not at all.
+
+        Raises:
+            BoardFault: no such file, or a symbolic link, which might lead out of the folder.
+            KilnError: this machine cannot write it.
+        """
+        bring_home(self.folder, f"runs/{run}/{name}", target)
+
+    def drop(self, run: str) -> None:
+        """Remove the folder of a run that has ended."""
+        shutil.rmtree(self.folder / "runs" / run, ignore_errors=True)
 
     def _wait(self, here: Path, limit: float) -> None:
         beats, sign, since, begun = 0, "", time.monotonic(), None
@@ -209,8 +222,10 @@ def collect(board: Board, run: str) -> RemoteResult:
     Raises:
         BoardBusy: it has not ended.
         RunTimeout, RunEnded: a limit ended it.
+        BoardFault: what came back is not whole, or a link stands in place of a file.
     """
-    here = _folder_of(board) / "runs" / run
+    folder = _folder_of(board)
+    here = folder / "runs" / run
     if not (here / "status").exists():
         raise BoardBusy(
             "the run has not ended",
@@ -218,20 +233,18 @@ def collect(board: Board, run: str) -> RemoteResult:
             where=run,
             hint="follow the plan to its end, then bring the folder back",
         )
-    state = parse_answer(board.name, (here / "status").read_text(encoding="utf-8"))
+    files = {name: read_inside(folder, f"runs/{run}/{name}") for name in ("status", "stdout", "stderr")}
+    texts = {name: data.decode("utf-8", "replace") for name, data in files.items()}
+    state = parse_answer(board.name, texts["status"])
     reason = state.fields.get("reason", "done")
     if reason == "timeout":
         raise RunTimeout("the command was ended at its time limit", file=board.name, where=run)
     if reason != "done":
         raise RunEnded(f"the command was ended: {reason}", file=board.name, where=run)
-    texts = [
-        (here / name).read_bytes().decode("utf-8", "replace") if (here / name).exists() else ""
-        for name in ("stdout", "stderr")
-    ]
     return RemoteResult(
         status=state.number("status"),
-        stdout=texts[0],
-        stderr=texts[1],
+        stdout=texts["stdout"],
+        stderr=texts["stderr"],
         seconds=state.number("centi") / 100,
         run=run,
         folder=f"{board.work}/runs/{run}",

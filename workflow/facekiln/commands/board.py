@@ -355,7 +355,6 @@ def _run(options: argparse.Namespace) -> int:
 def _run_in_folder(
     options: argparse.Namespace, board: Board, put: dict[str, str], get: dict[str, str]
 ) -> int:
-    import shutil
     import uuid
 
     from facekiln.boards.directory import DirectoryRunner, plan_of
@@ -371,10 +370,9 @@ def _run_in_folder(
     done = runner.run(
         options.words, timeout=options.timeout, files=put, log_file=options.raw_log, on_line=_say, keep=True
     )
-    here = runner.folder / "runs" / done.run
     for name, path in get.items():
-        shutil.copyfile(here / name, path)
-    shutil.rmtree(here, ignore_errors=True)
+        runner.fetch(done.run, name, path)
+    runner.drop(done.run)
     log.info("%s: exit status %s after %.2f s", options.name, done.status, done.seconds)
     return done.status or 0
 
