@@ -10,14 +10,15 @@ import pytest
 
 from facekiln.config import Model, load_config
 from facekiln.errors import GateError
+from facekiln.fingerprint import modules_behind
 from facekiln.parity.measure import measure
 from facekiln.parity.sight import (
-    SightLimits,
     cosine_of_differences,
     judge_sight,
     measure_sight,
     told_sight,
 )
+from facekiln.parity.sight_limits import SightLimits
 from facekiln.vision.priors import make_priors
 
 LIMITS = SightLimits(0.8, 0.2, 0.9, 16)
@@ -130,3 +131,18 @@ def test_as_many_faces_elsewhere_are_lost_and_invented(model: Model) -> None:
     same = measure_sight(lambda _: real, lambda _: real, [feed], model, SIZE)
     judge_sight(same, LIMITS, "x", "hint")
     assert told_sight(same).startswith("100.0% of the fp32 file's 2 faces, 0.0% of 2 invented; on 1 ")
+
+
+@pytest.mark.parametrize("chip", ["magicmind", "ncnn", "sophon", "tengine"])
+def test_settings_hold_limits_without_depending_on_the_judge(chip: str) -> None:
+    """Else a change of the judging would make again all that reads settings, float files too."""
+    behind = modules_behind(f"facekiln.chips.{chip}.settings")
+    assert "facekiln.parity.sight_limits" in behind
+    assert "facekiln.parity.sight" not in behind
+
+
+@pytest.mark.parametrize("step", ["transform", "calibrate", "plan", "compile_file", "twin"])
+def test_only_the_gate_of_sophon_depends_on_the_judge(step: str) -> None:
+    """The rule that compiles has the gate's fingerprint beside the compiler's."""
+    assert "facekiln.parity.sight" not in modules_behind(f"facekiln.chips.sophon.{step}")
+    assert "facekiln.parity.sight" in modules_behind("facekiln.chips.sophon.sight")

@@ -9,7 +9,6 @@ the fp32 file's mean over them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from facekiln.config import Model
 from facekiln.errors import GateError
 from facekiln.parity.agreement import agreement, faces_near_threshold
 from facekiln.parity.measure import measure
+from facekiln.parity.sight_limits import SightLimits
 from facekiln.progress import log, progress_bar
 from facekiln.vision.detect import Faces
 
@@ -26,23 +26,6 @@ Tensor = NDArray[np.float32]
 Run = Callable[[Tensor], Mapping[str, Tensor]]
 # Outputs that differ by less, as a share of their norm, say nothing of the picture.
 _ALIKE = 1e-4
-
-
-@dataclass(frozen=True)
-class SightLimits:
-    """When a quantised file is refused.
-
-    Attributes:
-        least_faces: share of the fp32 file's faces that it has to find.
-        most_invented: share of its own faces that the fp32 file may lack.
-        least_cosine: of what differs between pictures in each output, for models that find no faces.
-        pictures: how many of the calibration set are looked at.
-    """
-
-    least_faces: float
-    most_invented: float
-    least_cosine: float
-    pictures: int
 
 
 def measure_sight(

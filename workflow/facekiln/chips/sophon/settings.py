@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facekiln.config import DEFAULT_FOLDER, check, read_yaml
-from facekiln.parity.sight import SightLimits
+from facekiln.parity.sight_limits import SightLimits
 
 FILE = Path("chips") / "sophon.yaml"
 _SCHEMA = "chip_sophon"

@@ -24,7 +24,8 @@ from facekiln.chips.sophon.tool import run_tool
 from facekiln.chips.sophon.transform import TOP, stage
 from facekiln.config import Model
 from facekiln.errors import GateError, KilnError
-from facekiln.parity.sight import Run, SightLimits, judge_sight, measure_sight
+from facekiln.parity.sight import Run, judge_sight, measure_sight
+from facekiln.parity.sight_limits import SightLimits
 
 _HINT = (
     "set mixed.keep_float to [stem:7, heads], or calibrate.method to another, in config/chips/sophon.yaml, or"

@@ -9,7 +9,7 @@ from typing import Any
 
 from facekiln.config import DEFAULT_FOLDER, check, known, read_yaml
 from facekiln.errors import KilnError
-from facekiln.parity.sight import SightLimits
+from facekiln.parity.sight_limits import SightLimits
 
 FILE = Path("chips") / "tengine.yaml"
 _SCHEMA = "chip_tengine"
