@@ -77,6 +77,14 @@ def test_run_merge_and_export(there: Path) -> None:
     assert len(list(Path("text").rglob("*.txt"))) == 5
 
 
+def test_an_export_of_a_missing_folder_tells_the_next_step(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "export", str(FOLDER), "--output", "text"]) == 1
+    assert f"next step: make them: snakemake --cores 4 {FOLDER}" in capsys.readouterr().err
+    assert not Path("text").exists()
+
+
 def test_an_inference_entry_is_named_in_either_way(there: Path) -> None:
     assert main([*RUN, "--inference", "ulfd"]) == 0
     first = (FOLDER.with_name("procedural@ulfd") / "predictions.json").read_bytes()

@@ -148,8 +148,19 @@ def test_damage_is_told(tmp_path: Path, name: str, content: bytes | None) -> Non
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(KilnError, match="cannot be read"):
+    with pytest.raises(
+        KilnError, match=r"cannot be read: no such folder(?s:.)*next step: .*predict run --help"
+    ):
         read_predictions(tmp_path / "nothing")
+    room = tmp_path / "results/predictions/onnxruntime/onnx/x.onnx"
+    write_predictions(room / "wider_val", made([1]))
+    # The dataset forgotten, or misspelt; a rule makes what is there to be made.
+    for asked, told in ((room, "holds no predictions"), (room / "wider_vol", "no such folder")):
+        with pytest.raises(KilnError) as refused:
+            read_predictions(asked)
+        assert told in str(refused.value)
+        assert f"did you mean {room / 'wider_val'}?" in str(refused.value)
+        assert f"snakemake --cores 4 {asked}" in str(refused.value)
 
 
 def test_a_failure_leaves_the_former_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

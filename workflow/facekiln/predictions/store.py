@@ -6,6 +6,7 @@ the same predictions, so that a resumed or sharded run can be compared with a wh
 
 from __future__ import annotations
 
+import difflib
 import json
 import zipfile
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ META_KEYS = (
     "extent",
     "nms_epsilon",
 )
+_ROOM = "results/predictions/"
 _AGAIN = "predict again: facekiln predict run --help"
 
 
@@ -199,6 +201,8 @@ def read_predictions(folder: Path | str) -> Predictions:
         KilnError: it is missing, damaged, or no folder of predictions.
     """
     folder = Path(folder)
+    if not (folder / META_FILE).is_file():
+        raise _nothing_there(folder)
     meta = read_json(folder / META_FILE)
     missing = [key for key in META_KEYS if key not in meta] if isinstance(meta, dict) else list(META_KEYS)
     if missing:
@@ -215,6 +219,23 @@ def read_predictions(folder: Path | str) -> Predictions:
             hint=_AGAIN,
         )
     return predictions
+
+
+def _nothing_there(folder: Path) -> KilnError:
+    """Return the error of a folder without predictions: the nearest that has some, and what makes them."""
+    names = sorted(path.parent.name for path in folder.glob(f"*/{META_FILE}"))
+    beside = sorted(path.parent.name for path in folder.parent.glob(f"*/{META_FILE}"))
+    near = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.5)
+    found = [folder / name for name in names] or [folder.with_name(name) for name in near]
+    meant = f"did you mean {found[0]}? " if found else ""
+    # A rule makes what lies below results/predictions/.
+    made = f"snakemake --cores 4 {folder}" if _ROOM in folder.as_posix() else "facekiln predict run --help"
+    return KilnError(
+        "holds no predictions" if folder.is_dir() else "cannot be read: no such folder",
+        file=folder,
+        limit=f"a folder with {META_FILE} and {ARRAYS_FILE}",
+        hint=f"{meant}else make them: {made}" if found else f"make them: {made}",
+    )
 
 
 def read_arrays(path: Path, meta: dict[str, Any]) -> Predictions:
