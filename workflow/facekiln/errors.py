@@ -14,11 +14,21 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
+# Characters of a message's parts: a value may be a whole line of a broken file or of a board's noise.
+_MOST_VALUE, _MOST_LIMIT, _MOST_TEXT = 400, 1000, 4000
+
+
+def shortened(value: object, most: int = _MOST_VALUE) -> str:
+    """Return a value as text of at most `most` characters: its beginning, and an ellipsis for the rest."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 class KilnError(Exception):
     """A failure that the user can act on.
 
     The message names the file, the key or layer, the value, the limit and the next step, as far as each
-    applies. Every verb ends with exit status 1 when one is raised; nothing is left half written.
+    applies; what is too long is cut, and its beginning stays. Every verb ends with exit status 1 when one is raised; nothing is left half written.
     """
 
     def __init__(
@@ -41,9 +51,11 @@ class KilnError(Exception):
             limit: the limit or the expected value.
             hint: the next step for the user.
         """
-        place = ": ".join(str(part) for part in (file, where) if part is not None)
-        details = [f"value: {value}"] if value is not None else []
-        details += [f"limit: {limit}"] if limit is not None else []
+        what = shortened(what, _MOST_TEXT)
+        hint = hint and shortened(hint, _MOST_TEXT)
+        place = ": ".join(shortened(part, _MOST_LIMIT) for part in (file, where) if part is not None)
+        details = [f"value: {shortened(value)}"] if value is not None else []
+        details += [f"limit: {shortened(limit, _MOST_LIMIT)}"] if limit is not None else []
         message = f"{place}: {what}" if place else what
         if details:
             message += f" ({'; '.join(details)})"

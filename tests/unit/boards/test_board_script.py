@@ -261,6 +261,20 @@ def test_message_with_a_boards_words_cannot_steer_a_terminal() -> None:
     assert error.what == "a\\x1b[2J"
 
 
+def test_message_with_a_boards_noise_keeps_its_beginning() -> None:
+    noise = "x" * 100_000
+    with pytest.raises(DiskFull) as told:
+        parse_answer("se7", f"fault disk-full /data {noise}\n")
+    assert str(told.value).startswith("se7: /data xxx")
+    assert "…: the disk is full\n  next step: " in str(told.value)
+    assert len(str(told.value)) < 600
+    for text in (f"fault {noise} {noise}", noise, f"{noise} {noise}"):
+        try:
+            parse_answer("se7", text)
+        except BadAnswer as fault:
+            assert len(str(fault)) < 600
+
+
 def test_lease_folder_that_is_a_link_is_not_opened_to_everybody(board: Board, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)

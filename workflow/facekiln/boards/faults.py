@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from facekiln.errors import KilnError
+from facekiln.errors import KilnError, shortened
 from facekiln.progress import log
 
 Result = TypeVar("Result")
@@ -144,7 +144,9 @@ _SCRIPT_FAULTS: dict[str, tuple[type[BoardFault], str, str]] = {
 
 def fault_of(board: str, kind: str, detail: str) -> BoardFault:
     """Return the error for a `fault KIND detail` line of the board's script."""
+    detail = shortened(detail)
     if kind not in _SCRIPT_FAULTS:
+        kind = shortened(kind, 40)
         return BadAnswer(f"the board's script failed: {kind} {detail}", file=board)
     error, what, hint = _SCRIPT_FAULTS[kind]
     return error(what, file=board, where=detail or None, hint=hint)

@@ -31,7 +31,7 @@ from facekiln.boards.lease import Lease
 from facekiln.boards.runner import RunResult
 from facekiln.boards.script import Answer, BoardScript
 from facekiln.boards.upload import place, store
-from facekiln.errors import KilnError, printable
+from facekiln.errors import KilnError, printable, shortened
 from facekiln.progress import log
 
 _SHOWN = 4000  # characters of standard error in a message
@@ -293,7 +293,11 @@ class _Attempt:
 
     def _ended(self, reason: str) -> BoardFault:
         board, tail = self.script.board.name, self.outputs[1].text()[-_SHOWN:].strip()
-        last = f"its last words: {tail.splitlines()[-1]}" if tail else "it printed nothing to standard error"
+        last = (
+            f"its last words: {shortened(tail.splitlines()[-1])}"
+            if tail
+            else "it printed nothing to standard error"
+        )
         if reason == "timeout":
             return RunTimeout(
                 "the command was ended at its time limit",

@@ -19,7 +19,7 @@ from pathlib import Path
 from facekiln.artifact import check_writable, sha256_of
 from facekiln.boards.faults import BadAnswer, BoardFault, ConnectionLost, Damaged, DiskFull
 from facekiln.boards.script import BoardScript
-from facekiln.errors import KilnError
+from facekiln.errors import KilnError, shortened
 from facekiln.progress import progress_bar
 
 _CHUNK = 1 << 18
@@ -358,6 +358,8 @@ def clean(script: BoardScript, days: int | None = None) -> int:
     done = script.stream("clean", keep)
     if done.status:
         raise BoardFault(
-            "could not be cleaned", file=script.board.name, hint=done.stderr.decode("utf-8", "replace")
+            "could not be cleaned",
+            file=script.board.name,
+            hint=shortened(done.stderr.decode("utf-8", "replace")),
         )
     return sum(line.startswith(b"removed=") for line in done.stdout.splitlines())
