@@ -28,7 +28,8 @@ class KilnError(Exception):
     """A failure that the user can act on.
 
     The message names the file, the key or layer, the value, the limit and the next step, as far as each
-    applies; what is too long is cut, and its beginning stays. Every verb ends with exit status 1 when one is raised; nothing is left half written.
+    applies; what is too long is cut, and its beginning stays. Every verb ends with exit status 1 when one is
+    raised; nothing is left half written.
     """
 
     def __init__(
