@@ -72,21 +72,26 @@ def _short(value: Any) -> str:
 
 
 def published_files(folder: Path | str = DEFAULT_FOLDER) -> list[Path]:
-    """Return the file that `load_published` reads, or nothing where there is none."""
+    """Return the file that `published_section` reads, or nothing where there is none."""
     file = Path(folder) / FILE
     return [file] if file.exists() else []
 
 
-def load_published(folder: Path | str = DEFAULT_FOLDER) -> list[Figure]:
-    """Load published.yaml of a config folder; none where there is no such file.
+def published_section(name: str, folder: Path | str = DEFAULT_FOLDER) -> list[dict[str, Any]]:
+    """Return a section of published.yaml of a config folder; empty where it or the file is not there.
 
     Raises:
-        KilnError: it is not YAML or breaks workflow/schemas/published.yaml.
+        KilnError: the file is not YAML or breaks workflow/schemas/published.yaml.
     """
     file = Path(folder) / FILE
     if not file.exists():
         return []
-    return [Figure(**item) for item in check(read_yaml(file), "published", file)["figures"]]
+    return list(check(read_yaml(file), "published", file).get(name, []))
+
+
+def load_published(folder: Path | str = DEFAULT_FOLDER) -> list[Figure]:
+    """Return the figures of published.yaml (see `published_section`)."""
+    return [Figure(**item) for item in published_section("figures", folder)]
 
 
 def published_for(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from facekiln.config import DEFAULT_FOLDER, check, read_yaml
-from facekiln.evaluation.published import FILE
+from facekiln.config import DEFAULT_FOLDER
+from facekiln.evaluation.published import published_section
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,7 @@ class PublishedThroughput:
 
 
 def load_throughput(folder: Path | str = DEFAULT_FOLDER) -> list[PublishedThroughput]:
-    """Load the section `magicmind` of published.yaml; empty where there is none.
-
-    Raises:
-        KilnError: the file is not YAML or breaks its schema.
-    """
-    file = Path(folder) / FILE
-    if not file.exists():
-        return []
-    found = check(read_yaml(file), "published", file).get("magicmind", [])
+    """Return the section `magicmind` of published.yaml (see `published_section`)."""
     return [
         PublishedThroughput(
             item["model"],
@@ -53,5 +45,5 @@ def load_throughput(folder: Path | str = DEFAULT_FOLDER) -> list[PublishedThroug
                 for batch, value in batches.items()
             ),
         )
-        for item in found
+        for item in published_section("magicmind", folder)
     ]

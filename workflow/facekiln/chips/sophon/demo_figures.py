@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from facekiln.chips.sophon.artifacts import Artifact
-from facekiln.config import DEFAULT_FOLDER, check, read_yaml
-from facekiln.evaluation.published import FILE
+from facekiln.config import DEFAULT_FOLDER
+from facekiln.evaluation.published import published_section
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,11 @@ class Demo:
 
 
 def load_demo(folder: Path | str = DEFAULT_FOLDER) -> list[Demo]:
-    """Load the section `sophon_demo` of published.yaml; empty where there is none.
-
-    Raises:
-        KilnError: the file is not YAML or breaks its schema.
-    """
-    file = Path(folder) / FILE
-    if not file.exists():
-        return []
-    found = check(read_yaml(file), "published", file).get("sophon_demo", [])
-    return [Demo(**{**item, "size": str(item["size"]), "rows": _rows(item["rows"])}) for item in found]
+    """Return the section `sophon_demo` of published.yaml (see `published_section`)."""
+    return [
+        Demo(**{**item, "size": str(item["size"]), "rows": _rows(item["rows"])})
+        for item in published_section("sophon_demo", folder)
+    ]
 
 
 def _rows(items: Sequence[dict[str, Any]]) -> tuple[DemoRow, ...]:
