@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +120,26 @@ def weights(model: onnx.ModelProto) -> Iterator[Weight]:
         if node.op_type == "Gemm" and not next((a.i for a in node.attribute if a.name == "transB"), 0):
             axis = 1
         yield Weight(node.input[1], node_name(node), node.op_type, axis % values.ndim, values)
+
+
+def last_weighted(
+    nodes: Sequence[tuple[str, Collection[str], Collection[str]]], weighted: Collection[str]
+) -> list[str]:
+    """Return the nodes with weights behind which no other stands, in order: of a detector, its heads.
+
+    Args:
+        nodes: name, inputs and outputs of each, in topological order; of any format's graph.
+        weighted: names of those with weights.
+    """
+    found: list[str] = []
+    reach: set[str] = set()
+    for name, inputs, outputs in reversed(nodes):
+        behind = not reach.isdisjoint(outputs)
+        if name in weighted and not behind:
+            found.append(name)
+        if behind or name in weighted:
+            reach.update(inputs)
+    return found[::-1]
 
 
 def quantisable(model: onnx.ModelProto) -> list[onnx.NodeProto]:

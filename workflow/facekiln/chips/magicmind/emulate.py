@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from facekiln.config import Input, known
 from facekiln.errors import KilnError
 from facekiln.graph.constants import drop_unused_constants
-from facekiln.quant.nodes import Weight, activations, node_name, weights
+from facekiln.quant.nodes import Weight, activations, last_weighted, node_name, weights
 from facekiln.quant.qdq import at_opset, rounded_weight
 
 _STEPS = 127
@@ -73,16 +73,9 @@ def insert_normalisation(model: onnx.ModelProto, declared: Input, size: tuple[in
 def stem_and_heads(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
     """Return the first two weighted nodes, and those behind which no other stands."""
     weighted = {weight.node for weight in weights(model)}
-    order = [node_name(node) for node in model.graph.node if node_name(node) in weighted]
-    heads: list[str] = []
-    reach: set[str] = set()
-    for node in reversed(model.graph.node):
-        name, behind = node_name(node), bool(reach.intersection(node.output))
-        if name in weighted and not behind:
-            heads.append(name)
-        if behind or name in weighted:
-            reach.update(node.input)
-    return order[:2], heads[::-1]
+    nodes = [(node_name(node), node.input, node.output) for node in model.graph.node]
+    order = [name for name, _, _ in nodes if name in weighted]
+    return order[:2], last_weighted(nodes, weighted)
 
 
 def kept_in_float(model: onnx.ModelProto, keep: Collection[str]) -> set[str]:

@@ -26,6 +26,7 @@ from facekiln.errors import GateError, KilnError
 from facekiln.parity.sight import Run, judge_sight, measure_sight
 from facekiln.progress import log
 from facekiln.provenance import read_record, tool_versions, write_record
+from facekiln.quant.nodes import last_weighted
 
 _HINT = (
     "set quantise.method to mse or percentile, calibrate on more pictures, or name layers in"
@@ -60,15 +61,8 @@ class Built:
 
 def heads_of(graph: Graph) -> list[str]:
     """Return the layers that ncnn can compute in int8 and behind which no other such layer stands."""
-    reach: set[str] = set()
-    found = []
-    for layer in reversed(graph.layers):
-        behind = bool(reach.intersection(layer.tops))
-        if weighted(layer) and not behind:
-            found.append(layer.name)
-        if behind or weighted(layer):
-            reach.update(layer.bottoms)
-    return found[::-1]
+    nodes = [(layer.name, layer.bottoms, layer.tops) for layer in graph.layers]
+    return last_weighted(nodes, {layer.name for layer in graph.layers if weighted(layer)})
 
 
 def kept_in_float(graph: Graph, keep: Sequence[str]) -> set[str]:

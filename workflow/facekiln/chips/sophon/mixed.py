@@ -17,12 +17,11 @@ from typing import Any
 import onnx
 
 from facekiln.artifact import read_json
-from facekiln.chips.sophon.mlir import Mlir, MlirOp, read_mlir
+from facekiln.chips.sophon.mlir import Mlir, MlirOp, known_in, read_mlir
 from facekiln.chips.sophon.qtable import FLOATS, Qtable, check_qtable, chip_floats, read_qtable
 from facekiln.chips.sophon.settings import MixedSettings
-from facekiln.config import known
 from facekiln.errors import GateError, KilnError
-from facekiln.quant.nodes import node_name
+from facekiln.quant.nodes import last_weighted, node_name
 
 STEM, HEADS, OUTPUTS = "stem", "heads", "outputs"
 _WORDS = (STEM, HEADS, OUTPUTS)
@@ -66,18 +65,13 @@ def with_activation(network: Mlir, name: str) -> list[str]:
 
 def heads_of(network: Mlir) -> tuple[list[str], list[str]]:
     """Return (weighted operators behind which no other stands, all operators behind those), in order."""
-    reaches: set[str] = set()
-    weighted = []
-    for op in reversed(network.ops):
-        if op.kind in WEIGHTED and op.name not in reaches:
-            weighted.append(op.name)
-        if op.kind in WEIGHTED or op.name in reaches:
-            reaches.update(op.operands)
+    nodes = [(op.name, op.operands, (op.name,)) for op in network.ops]
+    weighted = last_weighted(nodes, {op.name for op in network.ops if op.kind in WEIGHTED})
     behind: set[str] = set()
     for op in network.ops:
         if any(name in behind or name in weighted for name in op.operands) and op.name not in weighted:
             behind.add(op.name)
-    return weighted[::-1], [op.name for op in network.ops if op.name in behind]
+    return weighted, [op.name for op in network.ops if op.name in behind]
 
 
 def aliases(network: Mlir, model: onnx.ModelProto) -> dict[str, str]:
@@ -122,7 +116,7 @@ def kept_in_float(
         sensitive: ONNX tensors besides, most sensitive first.
 
     Raises:
-        KilnError: an unknown name; the nearest is suggested.
+        KilnError: an unknown name; the nearest are suggested.
     """
     named = aliases(network, model)
     kept: set[str] = set()
@@ -136,9 +130,9 @@ def kept_in_float(
             first = [op.name for op in network.ops if op.kind in WEIGHTED][: int(found[1] or _STEM_LAYERS)]
             kept.update(name for one in first for name in with_activation(network, one))
         else:
-            kept.update(with_activation(network, named[known(word, [*named, *_WORDS], "operator")]))
+            kept.update(with_activation(network, named[known_in(network, word, [*named, *_WORDS])]))
     for tensor in sensitive:
-        kept.update(with_activation(network, named[known(tensor, named, "tensor")]))
+        kept.update(with_activation(network, named[known_in(network, tensor, named, "tensor")]))
     return [op.name for op in network.ops if op.name in kept]
 
 
