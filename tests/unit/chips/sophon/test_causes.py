@@ -102,6 +102,7 @@ def compared(similarity: str, target: str, reference: str, verdict: str) -> str:
         ),
         ("[Running]: tpuc-opt m.mlir\nKilled\nTraceback ..." + LAST, "for want of memory", "mem_mb"),
         ("LLVM ERROR: out of memory\nAllocation failed\n" + LAST, "not enough memory", "mem_mb"),
+        ("RuntimeError: Op not support:{'Det'}", "it has no operator 'Det' of ONNX", "OnnxConverter.py"),
         ("KeyError: 'kernel_shape'" + LAST, "KeyError: 'kernel_shape'", "log"),
         ("    assert (file.endswith('.npy'))\nAssertionError\n", "assert (file.endswith('.npy'))", "log"),
         ("begin to cmodel init...\nhalfway", "it said last: halfway", "mem_mb"),

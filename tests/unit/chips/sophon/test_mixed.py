@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from facekiln.chips.sophon.mixed import aliases, heads_of, kept_in_float, most_sensitive, plan, prove_obeyed
-from facekiln.chips.sophon.mlir import element_of, parse_mlir
+from facekiln.chips.sophon.mlir import element_of, known_in, parse_mlir
 from facekiln.chips.sophon.plan import plan_file, search_by_tool
 from facekiln.chips.sophon.qtable import Qtable, check_qtable, parse_qtable, qtable_text
 from facekiln.chips.sophon.settings import MixedSettings, load_settings
@@ -138,6 +138,15 @@ def test_words_and_names() -> None:
     assert kept_in_float(NETWORK, model(), (), ["b"]) == ["b1_Relu"]
     with pytest.raises(KilnError, match="did you mean 'heads'"):
         kept("head")
+
+
+def test_an_unknown_name_is_told_with_the_nearest_few_of_hundreds() -> None:
+    with pytest.raises(KilnError) as told:
+        known_in(NETWORK, "/body/conv_21", [f"/body/conv{number}" for number in range(300)])
+    text = str(told.value)
+    assert "unknown operator '/body/conv_21'; did you mean '/body/conv21' or " in text
+    assert text.count("/body/conv") == 4 and len(text) < 300
+    assert "none of 300 names" in text and "all operators stand in top.mlir" in text
 
 
 def test_a_plan_per_chip() -> None:

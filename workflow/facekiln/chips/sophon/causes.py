@@ -102,6 +102,12 @@ _KNOWN = (
         "bm1684 has no float16; else keep the layer in float32 (facekiln sophon plan)",
     ),
     _known(
+        r"^RuntimeError: Op not support:\{(.*)\}$",
+        "it has no operator {1} of ONNX",
+        "make the network of others (facekiln onnx simplify folds some); what it knows is onnxop_factory of "
+        "tpu_mlir/python/transform/OnnxConverter.py in the folder that `facekiln sophon environment` tells",
+    ),
+    _known(
         r"^AssertionError: Please check --input_shapes formula.*$",
         "the network's input has no fixed shape",
         "give one shape for each input: --input_shapes [[1,3,H,W]]",

@@ -7,12 +7,13 @@ in aliases `#loc5 = loc("name")` at the end. An operator with several results ha
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from facekiln.config import known
 from facekiln.errors import KilnError
 
 # Operators that hold nothing to quantise.
@@ -24,6 +25,8 @@ _ALIAS = re.compile(r"^(#loc\d*) = loc\((.*)\)$")
 _ATTRIBUTE = re.compile(r'module\.(\w+) = "([^"]*)"')
 _ELEMENT = re.compile(r"tensor<(?:[\d?]+x)*(.+)>$")
 _MOST = 64 << 20
+# Names that a message suggests.
+_NEAREST = 3
 
 ELEMENTS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "i8": "INT8", "u8": "INT8", "i16": "INT16"}
 
@@ -79,9 +82,33 @@ class Mlir:
         """Return an operator.
 
         Raises:
-            KilnError: there is none of that name; the nearest is suggested.
+            KilnError: there is none of that name; the nearest are suggested.
         """
-        return self.by_name[known(name, self.by_name, f"operator of {self.file.name}")]
+        return self.by_name[known_in(self, name, self.by_name)]
+
+
+def known_in(network: Mlir, name: str, names: Iterable[str], kind: str = "operator") -> str:
+    """Return `name` if it is one of a network's names.
+
+    Args:
+        network: says where all names can be read.
+        name: the one in question.
+        names: hundreds, so that `facekiln.config.known` would fill the screen with them.
+        kind: of what, for the message.
+
+    Raises:
+        KilnError: it is not; the message suggests the nearest three and says where all are.
+    """
+    choices = list(names)
+    if name in choices:
+        return name
+    near = [f"'{one}'" for one in difflib.get_close_matches(name, choices, n=_NEAREST, cutoff=0.5)]
+    suggestion = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise KilnError(
+        f"unknown {kind} '{name}'{suggestion}",
+        value=f"none of {len(choices)} names",
+        hint=f'all operators stand in {network.file}, as loc("NAME")',
+    )
 
 
 def element_of(kind: str) -> str:

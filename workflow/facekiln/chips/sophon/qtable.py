@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facekiln.artifact import read_text, write_text
-from facekiln.chips.sophon.mlir import Mlir
+from facekiln.chips.sophon.mlir import Mlir, known_in
 from facekiln.config import known
 from facekiln.errors import KilnError
 
@@ -103,7 +103,7 @@ def check_qtable(table: Qtable, network: Mlir, chip: str, file: Path | str = "qt
     names = [op.name for op in network.ops]
     for name, mode in table.modes.items():
         try:
-            known(name, names, "operator")
+            known_in(network, name, names)
         except KilnError as error:
             raise KilnError(
                 error.what, file=file, hint=f"is it the table of {network.file}? facekiln sophon plan"

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facekiln.artifact import read_text, write_text
-from facekiln.chips.sophon.mlir import Mlir
-from facekiln.config import known
+from facekiln.chips.sophon.mlir import Mlir, known_in
 from facekiln.errors import KilnError
 
 # What the tool takes at least; it raises smaller thresholds to it.
@@ -174,7 +173,7 @@ def check_table(table: Table, network: Mlir, file: Path | str = "table") -> None
     names = [name for op in network.ops for name in op.names]
     for name in [*table.rows, *table.int4, *table.asymmetric]:
         try:
-            known(name, names, "operator")
+            known_in(network, name, names)
         except KilnError as error:
             raise KilnError(
                 error.what, file=file, hint=f"is it the table of {network.file}? facekiln sophon calibrate"
