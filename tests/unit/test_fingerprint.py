@@ -1,6 +1,7 @@
 """Fingerprints follow imports: a change reaches what uses it and nothing else."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from facekiln import fingerprint as module
 from facekiln.data.declared import KINDS
 from facekiln.fingerprint import fingerprint, modules_behind
+from facekiln.predictions.board_names import BOARD_CODE
 
 
 def test_imports_are_followed_and_plumbing_is_left_out() -> None:
@@ -52,6 +54,41 @@ def test_a_change_reaches_what_imports_it(package: Path, changed: str, expected:
         stream.write("# edited\n")
     _forget()
     assert (fingerprint("facekiln.a") != before) is expected
+
+
+@pytest.mark.parametrize("how", ['with_name("job.sh")', "with_name('job.sh')"])
+def test_a_file_beside_a_module_is_part_of_it(package: Path, how: str) -> None:
+    (package / "d.py").write_text(f"from pathlib import Path\nTEXT = Path(__file__).{how}\n")
+    _forget()
+    absent = fingerprint("facekiln.a")
+    (package / "job.sh").write_text("echo 1\n")
+    _forget()
+    before, other = fingerprint("facekiln.a"), fingerprint("facekiln.c")
+    assert before != absent
+    (package / "job.sh").write_text("echo 2\n")
+    _forget()
+    assert fingerprint("facekiln.a") != before
+    assert fingerprint("facekiln.c") == other
+
+
+@pytest.mark.parametrize("rule", ["bench", "predict"])
+@pytest.mark.parametrize("script", ["board.sh", "latency_child.py", "infer_child.py"])
+def test_results_of_boards_depend_on_what_runs_there(
+    rule: str, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(module._PACKAGE, tmp_path / "facekiln", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "_PACKAGE", tmp_path / "facekiln")
+    of = BOARD_CODE if rule == "predict" else ("facekiln.boards.bench", "facekiln.boards.bench_board")
+    _forget()
+    before = fingerprint(*of)
+    with (tmp_path / "facekiln" / "boards" / script).open("a") as stream:
+        stream.write("# changed\n")
+    _forget()
+    changed = fingerprint(*of) != before
+    _forget()
+    assert changed is (
+        script == "board.sh" or script == ("latency" if rule == "bench" else "infer") + "_child.py"
+    )
 
 
 # ---- modules that are imported by name

@@ -2,8 +2,8 @@
 
 Rules hand `fingerprint("facekiln.caffe.convert")` to Snakemake as a parameter. It hashes the module and, by
 following import statements, every module of the package that it uses; a module that is imported by its name,
-from a table as `facekiln.data.declared.KINDS`, is known by that name in quotes, which has to be whole.
-Plumbing that decides no byte of an artifact (errors, logging, the command line) is left out.
+from a table as `facekiln.data.declared.KINDS`, is known by that name in quotes, which has to be whole. A
+file that a module takes from its own folder, `Path(__file__).with_name("board.sh")`, is part of it. Plumbing that decides no byte of an artifact (errors, logging, the command line) is left out.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ _IMPORT = re.compile(
 # What `importlib.import_module` is given. A name that is asked for a fingerprint is none.
 _NAMED = re.compile(r"""(?<!fingerprint\()(["'])(facekiln(?:\.\w+)+)\1""")
 
+# A script or program that is sent elsewhere, and so is imported by nobody.
+_BESIDE = re.compile(r"""Path\(__file__\)\.with_name\((["'])([\w.-]+)\1\)""")
+
 
 def _path_of(module: str) -> Path | None:
     stem = _PACKAGE.joinpath(*module.split(".")[1:])
@@ -55,6 +58,11 @@ def _imports_of(module: str) -> frozenset[str]:
         # `from facekiln.room import module` names a module; a function's name finds no file and is dropped.
         found.update(f"{base}.{name}" for name in re.findall(r"\w+", names) if _path_of(f"{base}.{name}"))
     return frozenset(name for name in found if _path_of(name))
+
+
+def _files_beside(module: Path) -> list[Path]:
+    named = [module.with_name(name) for _, name in _BESIDE.findall(module.read_text(encoding="utf-8"))]
+    return [path for path in named if path.is_file()]
 
 
 def modules_behind(*modules: str) -> list[str]:
@@ -81,8 +89,12 @@ def modules_behind(*modules: str) -> list[str]:
 def fingerprint(*modules: str) -> str:
     """Return 16 hexadecimal digits that change with the code behind the modules (see `modules_behind`)."""
     digest = hashlib.sha256()
+    paths: dict[Path, str] = {}
     for module in modules_behind(*modules):
         path = _path_of(module)
         assert path is not None
-        digest.update(module.encode() + b"\0" + path.read_bytes() + b"\0")
+        paths[path] = module
+    beside = {file for path in paths for file in _files_beside(path)} - set(paths)
+    for path, name in [*paths.items(), *((file, file.name) for file in sorted(beside))]:
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
-from facekiln.artifact import sha256_of_text
+from facekiln.boards.board_script import script_digest, script_text
 from facekiln.boards.faults import BadAnswer, BoardFault, ConnectionLost, fault_of
 from facekiln.boards.session import Completed, Feed, Session
 from facekiln.errors import printable
 
+__all__ = ["Answer", "BoardScript", "parse_answer", "script_digest", "script_text"]
+
 Result = TypeVar("Result")
 
-_FILE = Path(__file__).with_name("board.sh")
 _ABSENT = 120
 _FAULT = 3
 _ATTEMPTS = 5
-
-
-@functools.cache
-def script_text() -> str:
-    """Return the text of board.sh."""
-    return _FILE.read_text(encoding="utf-8")
-
-
-def script_digest() -> str:
-    """Return the hash of board.sh, for rules' parameters and for its name on the board."""
-    return sha256_of_text(script_text())[:12]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,13 @@ from facekiln.boards.settings import Board, load_boards
 from facekiln.config import known
 from facekiln.predictions.names import PredictionTargets, backend_on
 
-# The modules that decide a board's predictions; how the board is reached does not.
-BOARD_CODE = ("facekiln.predictions.one", "facekiln.boards.infer_child", "facekiln.boards.infer_log")
+# The modules that decide a board's predictions, and what runs on the board; how it is reached does not.
+BOARD_CODE = (
+    "facekiln.predictions.one",
+    "facekiln.boards.infer_child",
+    "facekiln.boards.infer_log",
+    "facekiln.boards.board_script",
+)
 
 
 class BoardTargets(PredictionTargets):
