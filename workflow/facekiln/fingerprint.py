@@ -3,7 +3,8 @@
 Rules hand `fingerprint("facekiln.caffe.convert")` to Snakemake as a parameter. It hashes the module and, by
 following import statements, every module of the package that it uses; a module that is imported by its name,
 from a table as `facekiln.data.declared.KINDS`, is known by that name in quotes, which has to be whole. A
-file that a module takes from its own folder, `Path(__file__).with_name("board.sh")`, is part of it. Plumbing that decides no byte of an artifact (errors, logging, the command line) is left out.
+file that a module takes from its own folder, `Path(__file__).with_name("board.sh")`, is part of it. Plumbing
+that decides no byte of an artifact (errors, logging, the command line) is left out.
 """
 
 from __future__ import annotations
