@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from facekiln.boards.runner import RunResult
 from facekiln.boards.tools import TOOLS, Request, batch_and_cores_of, precision_of, tool_for
+from facekiln.chips.rknn import rknn_benchmark
+from facekiln.cli import build_parser
 from facekiln.errors import KilnError
 
 REQUEST = Request("/data/a", (1, 3, 240, 320), loops=20, warm_up=3)
@@ -32,6 +36,21 @@ def test_wrong_kinds_and_names() -> None:
         tool_for("a.param", "bmrt_test")
     with pytest.raises(KilnError, match="bmrt_test"):
         tool_for("a.bmodel", "bmrt_tets")
+
+
+@pytest.mark.parametrize("name", [None, "rknn_benchmark", "onnxruntime"])
+def test_rknn_file_is_refused_with_the_two_commands_that_measure_it(name: str | None) -> None:
+    with pytest.raises(KilnError) as told:
+        tool_for("results/rknn/a_640.rknn", name)
+    if name != "onnxruntime":
+        assert "`bench run` does not start rknn_benchmark" in str(told.value)
+        steps = str(told.value).partition("next step: ")[2]
+        run, _, read = steps.partition("; then: ")
+        # What is told can be given to the command line as it stands.
+        options = build_parser("board").parse_args(shlex.split(run)[1:])
+        assert options.words == rknn_benchmark.command("a_640.rknn", "input.npy")
+        assert options.put == ["a_640.rknn=results/rknn/a_640.rknn", "input.npy=INPUT.npy"]
+        assert build_parser("bench").parse_args(shlex.split(read)[1:]).tool == "rknn_benchmark"
 
 
 def test_names_tell_precision_batch_and_cores() -> None:

@@ -196,13 +196,35 @@ TOOLS = {
 }
 
 
+# Programs whose logs are read, but which `bench run` does not start.
+_LOGS_ONLY = ("rknn_benchmark", "sophon-demo")
+
+
+def _by_hand(artifact: Path | str, tool: str) -> KilnError:
+    name = Path(artifact).name
+    if tool == "rknn_benchmark":
+        # rknpu2's program takes the loops only behind an input file, whose form depends on its release.
+        call = f"--put {name}={artifact} --put input.npy=INPUT.npy --raw-log board.log"
+        start = f"facekiln board run BOARD {call} -- rknn_benchmark {name} input.npy 50 0"
+    else:
+        start = "run it there by hand, with its output in board.log"
+    return KilnError(
+        f"`bench run` does not start {tool}: it needs an input of its own",
+        file=artifact,
+        limit=", ".join(sorted(TOOLS)),
+        hint=f"{start}; then: facekiln bench read board.log --tool {tool}",
+    )
+
+
 def tool_for(artifact: Path | str, name: str | None = None) -> Tool:
     """Return the tool of a name, or the default one of the artifact's kind.
 
     Raises:
-        KilnError: no such tool, or it does not measure such artifacts.
+        KilnError: no such tool, it does not measure such artifacts, or it has to be started by hand.
     """
     suffix = Path(artifact).suffix
+    if name in _LOGS_ONLY or (suffix == ".rknn" and name is None):
+        raise _by_hand(artifact, name or "rknn_benchmark")
     if name is not None:
         tool = TOOLS[known(name, TOOLS, "benchmark tool")]
         if tool.suffix != suffix:
