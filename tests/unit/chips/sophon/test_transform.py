@@ -221,6 +221,22 @@ def test_a_colour_order_that_the_tool_has_no_name_for() -> None:
         transform.preprocess_arguments(Input("input", "yuv", (0, 0, 0), (1, 1, 1)))
 
 
+def test_a_copy_of_a_network_names_its_weights_beside_it(tmp_path: Path) -> None:
+    network, target = tmp_path / "job/n.mlir", tmp_path / "kept/top.mlir"
+    for path in (network, target):
+        path.parent.mkdir()
+    network.write_text(MLIR)
+    with pytest.raises(KilnError, match=r"this text names no file of weights (?s:.*)small_8_top_weight.npz"):
+        transform.copy_with_weights(network, target, "this text")
+    network.with_name("small_8_top_weight.npz").write_bytes(b"weights")
+    transform.copy_with_weights(network, target, "this text")
+    assert target.read_text() == MLIR.replace("small_8_top_weight.npz", "weights.npz")
+    assert target.with_name("weights.npz").read_bytes() == b"weights"
+    network.write_text("module @s {}")
+    with pytest.raises(KilnError, match="names no file of weights"):
+        transform.copy_with_weights(network, target, "this text")
+
+
 def test_staging_tells_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "top.mlir").write_text("")
     (tmp_path / "job").mkdir()

@@ -220,13 +220,27 @@ def _save(path: Path, arrays: Arrays) -> None:
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
-def _collect(job: Path, folder: Path, reference: Arrays) -> None:
-    text = (job / TOP).read_text(encoding="utf-8")
+def copy_with_weights(network: Path, target: Path, what: str) -> None:
+    """Copy a network's text, and its weights beside the copy as `WEIGHTS`, which the copy names.
+
+    Args:
+        network: the .mlir; the weights that it names lie beside it.
+        target: the copy.
+        what: what `network` is, for the error.
+
+    Raises:
+        KilnError: it names no file of weights that is there.
+    """
+    text = network.read_text(encoding="utf-8")
     found = _WEIGHT_FILE.search(text)
-    if not found or not (job / found[0]).is_file():
-        raise KilnError("the tool's mlir names no file of weights", value=found and found[0])
-    shutil.copyfile(job / found[0], folder / WEIGHTS)
-    (folder / TOP).write_text(_WEIGHT_FILE.sub(WEIGHTS, text), encoding="utf-8")
+    if not found or not (network.parent / found[0]).is_file():
+        raise KilnError(f"{what} names no file of weights", value=found and found[0])
+    shutil.copyfile(network.parent / found[0], target.with_name(WEIGHTS))
+    target.write_text(_WEIGHT_FILE.sub(WEIGHTS, text), encoding="utf-8")
+
+
+def _collect(job: Path, folder: Path, reference: Arrays) -> None:
+    copy_with_weights(job / TOP, folder / TOP, "the tool's mlir")
     shutil.copyfile(job / INPUT, folder / INPUT)
     _save(folder / REFERENCE, reference)
 

@@ -8,8 +8,6 @@ second), and its text must have the hash that the compilation noted.
 
 from __future__ import annotations
 
-import re
-import shutil
 from pathlib import Path
 
 from facekiln.artifact import atomic_folder, sha256_of
@@ -18,12 +16,11 @@ from facekiln.chips.sophon.compile_file import Tables, deploy_arguments, lowered
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.settings import DeploySettings
 from facekiln.chips.sophon.tool import job_folder, run_tool
-from facekiln.chips.sophon.transform import TOP, WEIGHTS, stage
+from facekiln.chips.sophon.transform import TOP, WEIGHTS, copy_with_weights, stage
 from facekiln.errors import KilnError
 from facekiln.provenance import read_record, tool_versions, write_record
 
 FINAL = "final.mlir"
-_WEIGHT_FILE = re.compile(r'(?<=module\.weight_file = ")[^"/]+(?=")')
 
 
 def twin_file(
@@ -71,13 +68,8 @@ def twin_file(
                 limit=f"{noted[:12]}, as its record says",
                 hint="compile it again",
             )
-        text = lowered.read_text(encoding="utf-8")
-        found = _WEIGHT_FILE.search(text)
-        if not found or not (job / found[0]).is_file():
-            raise KilnError("the quantised model names no file of weights", value=found and found[0])
         with atomic_folder(output) as folder:
-            shutil.copyfile(job / found[0], folder / WEIGHTS)
-            (folder / FINAL).write_text(_WEIGHT_FILE.sub(WEIGHTS, text), encoding="utf-8")
+            copy_with_weights(lowered, folder / FINAL, "the quantised model")
     write_record(
         output / FINAL,
         verb="sophon twin",
