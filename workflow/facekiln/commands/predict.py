@@ -147,7 +147,7 @@ def _run(options: argparse.Namespace) -> None:
     from facekiln.data.declared import declared_set
     from facekiln.errors import KilnError
     from facekiln.predictions.names import backend_for, model_of, split_dataset
-    from facekiln.predictions.run import below_results, predict
+    from facekiln.predictions.run import predict
     from facekiln.predictions.settings import DEFAULT, inference_of
     from facekiln.predictions.shards import parse_shard
 
@@ -163,8 +163,7 @@ def _run(options: argparse.Namespace) -> None:
     backend = backend_for(options.stage, options.backend)
     model, label = model_of(options.stage, backend, config, options.model, options.size)
     inference = inference_of(entry, model, config, label=label, artifact=str(options.stage))
-    segment = name if entry == DEFAULT else f"{name}@{entry}"
-    output = options.output or Path("results/predictions") / backend / below_results(options.stage) / segment
+    output = _output(options, backend, name, entry)
     predictions = predict(
         options.stage,
         model,
@@ -179,6 +178,16 @@ def _run(options: argparse.Namespace) -> None:
     _tell(output, predictions)
 
 
+def _output(options: argparse.Namespace, backend: str, name: str, entry: str) -> Path:
+    """Return where predictions go: `--output`, or the place that the workflow has for them."""
+    from facekiln.predictions.run import below_results
+    from facekiln.predictions.settings import DEFAULT
+
+    given: Path | None = options.output
+    segment = name if entry == DEFAULT else f"{name}@{entry}"
+    return given or Path("results/predictions") / backend / below_results(options.stage) / segment
+
+
 def _board(options: argparse.Namespace) -> None:
     from facekiln.boards.settings import load_board
     from facekiln.config import load_config
@@ -186,8 +195,7 @@ def _board(options: argparse.Namespace) -> None:
     from facekiln.errors import KilnError
     from facekiln.predictions.names import backend_for, backend_on, model_of, split_dataset
     from facekiln.predictions.on_board import BoardRun, predict_on_board
-    from facekiln.predictions.run import below_results
-    from facekiln.predictions.settings import DEFAULT, inference_of
+    from facekiln.predictions.settings import inference_of
 
     if options.shard_pictures < 1 or options.threads < 1:
         raise KilnError("needs a picture and a thread at least", where="--shard-pictures, --threads")
@@ -198,9 +206,7 @@ def _board(options: argparse.Namespace) -> None:
     if label is None:
         raise KilnError("is a checkpoint, which no board runs", file=options.stage)
     inference = inference_of(entry, model, config, label=label, artifact=str(options.stage))
-    segment = name if entry == DEFAULT else f"{name}@{entry}"
-    backend = backend_on(options.board)
-    output = options.output or Path("results/predictions") / backend / below_results(options.stage) / segment
+    output = _output(options, backend_on(options.board), name, entry)
     end_on_sigterm()
     predictions = predict_on_board(
         options.stage,
