@@ -22,11 +22,6 @@ from facekiln.errors import KilnError
 from support.sophon_stand_in import config, environment, make_folder, settings
 
 
-@pytest.fixture(autouse=True)
-def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FACEKILN_TOOLCHAINS", raising=False)
-
-
 def test_every_requirement_is_pinned_with_one_hash() -> None:
     text = re.sub(r"^#.*\n", "", room.REQUIREMENTS.read_text(), flags=re.MULTILINE)
     rows = re.findall(r"^(\S+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", text, re.MULTILINE)

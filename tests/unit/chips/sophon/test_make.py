@@ -20,7 +20,6 @@ from support.sophon_stand_in import config, environment, interpreter, settings
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of toolchains; tools are taken to run."""
-    monkeypatch.delenv("FACEKILN_TOOLCHAINS", raising=False)
     monkeypatch.setattr(make, "prove", lambda _: {"tool": "v1.26-20251229", "python": "3.10.9"})
     return tmp_path / "toolchains"
 

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,12 +202,17 @@ def test_a_run_that_hangs_is_ended_at_the_limit(
     pid, start = runtime._process.pid, time.monotonic()
     with pytest.raises(KilnError, match=r"took too long for one run.*\n?.*0\.01 minutes"):
         runtime.run({"input": X})
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     assert gone(pid)
 
 
-def test_an_interrupt_ends_the_child(bmodel: Callable[..., Path], environment: Environment) -> None:
-    runtime = SophonRuntime(bmodel("hang"), environment)
+def test_an_interrupt_ends_the_child(
+    bmodel: Callable[..., Path], environment: Environment, request: pytest.FixtureRequest
+) -> None:
+    # A shell starts its background jobs with interruptions ignored; without this, nothing would end the run.
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    runtime = SophonRuntime(bmodel("hang"), environment, timeout_minutes=0.5)
     pid = runtime._process.pid
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
