@@ -121,7 +121,7 @@ def test_garbage_is_kept_and_does_not_stop_the_reader(runner: RemoteRunner, tmp_
 
 
 def test_seconds_are_the_boards(runner: RemoteRunner) -> None:
-    assert 0.5 <= runner.run(["sleep", "0.5"]).seconds < 5
+    assert 0.5 <= runner.run(["sleep", "0.5"]).seconds < 30
 
 
 @soon

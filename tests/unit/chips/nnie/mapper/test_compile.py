@@ -126,7 +126,7 @@ def test_a_mapper_that_hangs_is_ended_with_its_children(run, settings, tmp_path:
     started = time.monotonic()
     with pytest.raises(KilnError, match=r"took too long.*begin net parsing") as caught:
         run(script, short)
-    assert time.monotonic() - started < 20 and "timeout_minutes" in str(caught.value)
+    assert time.monotonic() - started < 60 and "timeout_minutes" in str(caught.value)
     for pid in map(int, pids.read_text().split()):
         for _ in range(50):
             if not alive(pid):
