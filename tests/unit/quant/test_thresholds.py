@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -128,6 +128,7 @@ finite = st.floats(-1e6, 1e6, width=32)
 
 
 @given(st.lists(finite, min_size=1, max_size=200), st.floats(50.5, 100))
+@settings(max_examples=60)
 def test_no_threshold_is_above_the_largest_magnitude(values: list[float], percent: float) -> None:
     top, found = of(np.array(values, np.float32), percent)
     assert all(0 <= threshold <= top for threshold in found.values())
@@ -135,6 +136,7 @@ def test_no_threshold_is_above_the_largest_magnitude(values: list[float], percen
 
 
 @given(st.integers(0, 10_000), st.integers(-40, 40))
+@settings(max_examples=25)
 def test_thresholds_scale_with_the_values(seed: int, power: int) -> None:
     values = np.random.default_rng(seed).standard_t(3, size=500).astype(np.float32)
     _, found = of(values)

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from facekiln.cli import main
 from facekiln.config import Model
 from facekiln.errors import GateError, KilnError
 from facekiln.models.checkpoint import read_checkpoint
@@ -135,32 +136,34 @@ def config_with(recipe: dict[str, Any], root: Path, folder: Path) -> Path:
     return folder
 
 
-def command(config: Path, output: Path) -> list[str]:
+def words(config: Path, output: Path) -> list[str]:
     verb = ["checkpoint", "train", "--model", "retinaface"]
-    return [sys.executable, "-m", "facekiln", *verb, "--config", str(config), "--output", str(output)]
+    return [*verb, "--config", str(config), "--output", str(output)]
 
 
 def test_the_command_writes_a_checkpoint_with_sidecars(
-    root: Path, raw_recipe: dict[str, Any], tmp_path: Path
+    root: Path,
+    raw_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     config = config_with(raw_recipe, root, tmp_path / "config")
-    run = subprocess.run(
-        command(config, tmp_path / "out/x.pth"), capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    assert "ap 0" in run.stderr and "trained by recipe 'mini'" in run.stderr
+    assert main(words(config, tmp_path / "out/x.pth")) == 0
+    told = capsys.readouterr().err
+    assert "ap 0" in told and "trained by recipe 'mini'" in told
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["x.pth", "x.pth.kiln.json"]
     assert (tmp_path / "results/training/retinaface/curves.png.kiln.json").is_file()
 
 
 def test_the_command_ends_with_3_at_a_missed_goal(
-    root: Path, raw_recipe: dict[str, Any], tmp_path: Path
+    root: Path, raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     raw_recipe["goal"]["least"] = 0.99
     config = config_with(raw_recipe, root, tmp_path / "config")
-    run = subprocess.run(
-        command(config, tmp_path / "out/x.pth"), capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert run.returncode == 3
+    assert main(words(config, tmp_path / "out/x.pth")) == 3
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -211,7 +214,10 @@ def test_an_interruption_leaves_nothing(root: Path, raw_recipe: dict[str, Any], 
     log = tmp_path / "log"
     with log.open("w") as stream:
         run = subprocess.Popen(
-            command(config, tmp_path / "out/x.pth"), stderr=stream, cwd=tmp_path, preexec_fn=_heed_interrupts
+            [sys.executable, "-m", "facekiln", *words(config, tmp_path / "out/x.pth")],
+            stderr=stream,
+            cwd=tmp_path,
+            preexec_fn=_heed_interrupts,
         )
         try:
             deadline = time.monotonic() + 60

@@ -327,7 +327,7 @@ def test_convert_and_quantise_from_the_command_line(
     assert _run(config, "convert", str(rfb), "--output", str(real), "--consumer", "tm_ultraface") == 0
     graph = read_tmfile(real)
     assert [tensor.name for tensor in graph.output_tensors()] == ["boxes", "scores"]
-    calibration = _pictures(tmp_path / "calibration", data("wider"), 8)
+    calibration = _pictures(tmp_path / "calibration", data("wider"), 4)
     quantise_it = ["--calibration", str(calibration), "--output", str(tmp_path / "q.tmfile")]
     for precision in ("uint8", "int8"):
         table = tmp_path / "q.scale"
