@@ -4,10 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from facekiln.chips.sophon.environment import lock_of
 from support.checkout import Checkout, copy_checkout
 
+QTABLES = (
+    "results/sophon/calibration/bm1684x/tiny_64_1b.qtable",
+    "results/sophon/calibration/bm1684/tiny_64_1b.qtable",
+    "results/sophon/calibration/bm1684x/tiny_96_1b.qtable",
+    "results/sophon/calibration/bm1684x/small_64_1b.qtable",
+)
 WANTED = (
     "results/sophon/bm1684x/tiny_64_int8_1b.twin/final.mlir",
     "results/parity/sophon/bm1684x/tiny_64_int8_1b.bmodel.json",
@@ -36,10 +43,12 @@ def pretend(checkout: Checkout, *targets: str) -> None:
 @pytest.fixture(scope="module")
 def built(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = copy_checkout(root, tmp_path_factory.mktemp("reruns"))
+    models = checkout.folder / "config/models"
+    (models / "small.yaml").write_text((models / "tiny.yaml").read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEKILN_TOOLCHAINS", str(made_at(checkout.folder / "first")))
-        pretend(checkout, *WANTED)
-        done = checkout.snakemake("-n", "--", *WANTED)
+        pretend(checkout, *WANTED, *QTABLES)
+        done = checkout.snakemake("-n", "--", *WANTED, *QTABLES)
         assert "missing provenance" not in done.stdout + done.stderr
     return checkout
 
@@ -76,7 +85,7 @@ def test_tools_are_made_for_a_plan_of_theirs_and_not_for_ours(
 ) -> None:
     """All that the search reads is there, but nothing on this machine has needed the tools yet."""
     monkeypatch.setenv("FACEKILN_TOOLCHAINS", str(tmp_path / "none"))
-    plan = "results/sophon/calibration/bm1684x/tiny_64_1b.qtable"
+    plan = QTABLES[0]
     settings = built.folder / "config/chips/sophon.yaml"
     before = settings.read_text()
     try:
@@ -85,5 +94,24 @@ def test_tools_are_made_for_a_plan_of_theirs_and_not_for_ours(
         built.edit_yaml("config/chips/sophon.yaml", mixed={"by": "tool:fast_search"})
         jobs = built.planned(plan)
         assert jobs["plan_sophon"] == jobs["make_sophon_environment"] == 1
+    finally:
+        settings.write_text(before)
+
+
+def test_a_list_of_one_model_makes_its_files_of_that_chip_again(
+    built: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEKILN_TOOLCHAINS", str(built.folder / "first"))
+    settings = built.folder / "config/chips/sophon.yaml"
+    before = settings.read_text()
+    mixed = yaml.safe_load(before)["mixed"]
+    try:
+        own = {"small": {"keep_float": {"bm1684x": ["heads"]}}}
+        built.edit_yaml("config/chips/sophon.yaml", mixed={**mixed, "models": own})
+        assert built.planned(*QTABLES) == {"plan_sophon": 1}
+        assert built.planned(*WANTED, *QTABLES[:3]) == {}
+        built.edit_yaml("config/chips/sophon.yaml", mixed={**mixed, "models": {"smal": own["small"]}})
+        done = built.snakemake("-n", "--", QTABLES[0], check=False)
+        assert "mixed.models: unknown model 'smal'; did you mean 'small'?" in done.stdout + done.stderr
     finally:
         settings.write_text(before)

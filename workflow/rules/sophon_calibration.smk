@@ -46,5 +46,5 @@ rule plan_sophon:
         settings=checked(SOPHON.plan),
         given=checked(SOPHON.plan_options),
     shell:
-        "facekiln --log {log} sophon plan {input.top} --chip {wildcards.chip} --onnx {input.onnx} {params.given}"
-        " --output {output}"
+        "facekiln --log {log} sophon plan {input.top} --chip {wildcards.chip} --model {wildcards.model}"
+        " --onnx {input.onnx} {params.given} --output {output}"

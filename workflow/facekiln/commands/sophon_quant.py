@@ -53,7 +53,9 @@ def add_quant_verbs(verbs: Any) -> None:
         "--calibration", type=Path, metavar="FOLDER", help="for a search of the tool's: the set"
     )
     plan.add_argument("--table", type=Path, metavar="FILE", help="for a search of the tool's: thresholds")
-    plan.add_argument("--model", help="for a search of the tool's: whose preprocessing the set gets")
+    plan.add_argument(
+        "--model", help="whose section in mixed.models counts, and whose preprocessing a search's set gets"
+    )
     plan.add_argument(
         "--keep-float",
         nargs="*",
@@ -100,15 +102,18 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from facekiln.chips.sophon.plan import plan_file
-    from facekiln.chips.sophon.settings import load_settings
+    from facekiln.chips.sophon.settings import check_models, load_settings
     from facekiln.config import known, load_config
     from facekiln.progress import log
     from facekiln.quant.run import pictures_of_set
 
     config, settings = load_config(options.config), load_settings(options.config)
+    check_models(settings, config.models)
+    if options.model is not None:
+        config.model(options.model)
     mixed = settings.mixed
     if options.keep_float is not None:
-        mixed = replace(mixed, by="ours", keep_float={options.chip: tuple(options.keep_float)})
+        mixed = replace(mixed, by="ours", keep_float={options.chip: tuple(options.keep_float)}, models={})
     if options.most_layers is not None:
         mixed = replace(mixed, by="ours", most_layers=options.most_layers)
     pictures = None
@@ -124,6 +129,7 @@ def _plan(options: argparse.Namespace) -> None:
         sensitivity=options.sensitivity,
         pictures=pictures,
         calibration_table=options.table,
+        model=options.model,
     )
     modes = sorted(set(table.modes.values()))
     log.info("%-12s %d operators stay in float %s", options.chip, len(table.modes), ", ".join(modes))

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from facekiln.artifact import read_json
 from facekiln.chips.sophon.mixed import aliases, heads_of, kept_in_float, most_sensitive, plan, prove_obeyed
 from facekiln.chips.sophon.mlir import element_of, known_in, parse_mlir
 from facekiln.chips.sophon.plan import plan_file, search_by_tool
@@ -161,6 +162,42 @@ def test_a_plan_per_chip() -> None:
 def test_qtables_survive(modes: dict[str, str]) -> None:
     table = Qtable(modes, ("# chip: x",))
     assert parse_qtable(qtable_text(table)) == table
+
+
+def test_a_model_may_have_a_list_of_its_own_for_some_chips(tmp_path: Path, root: Path) -> None:
+    mixed = replace(
+        settings("outputs"),
+        keep_float={"bm1684x": ("outputs",), "bm1684": ("outputs",)},
+        models={"slim": {"bm1684x": ("a",)}},
+    )
+    assert mixed.kept("bm1684x", "slim") == ("a",)
+    assert (
+        mixed.kept("bm1684", "slim") == mixed.kept("bm1684x", "rfb") == mixed.kept("bm1684x") == ("outputs",)
+    )
+    own, shared = (plan(NETWORK, model(), "bm1684x", mixed, model_name=name) for name in ("slim", "rfb"))
+    assert list(own.modes) == ["a_Conv", "a1_LeakyRelu"]
+    assert "a_Conv" not in shared.modes
+    top, file, output = tmp_path / "top.mlir", tmp_path / "m.onnx", tmp_path / "a.qtable"
+    top.write_text(TOP)
+    onnx.save(model(), file)
+    whole = replace(load_settings(root / "config"), mixed=mixed)
+    plan_file(top, file, "bm1684x", whole, load_config(root / "config"), output, model="slim")
+    assert parse_qtable(output.read_text()).modes == own.modes
+    assert read_json(tmp_path / "a.qtable.kiln.json")["settings"]["keep_float"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [
+        ({"ulfd_slm_320": {"keep_float": {"bm1684": []}}}, "unknown model 'ulfd_slm_320'.*'ulfd_slim_320'"),
+        ({"retinaface": {"keep_float": {"bm1864": []}}}, "unknown SOPHON chip 'bm1864'.*'bm1684'"),
+    ],
+)
+def test_a_list_of_no_model_or_chip_is_refused(root: Path, models: dict[str, Any], told: str) -> None:
+    config = load_config(root / "config")
+    config.chips["sophon"]["mixed"]["models"] = models
+    with pytest.raises(KilnError, match=f"chips/sophon.yaml: mixed.models: {told}"):
+        SophonTargets(config)
 
 
 def test_the_tools_qtable_loses_its_clock() -> None:

@@ -89,6 +89,8 @@ def triggers(targets: SophonTargets, chip: str, precision: str) -> list[Any]:
         ("mixed", "expected_cosine", 0.5, set()),
         ("calibrate", "method", "ours:kl", {"bm1684 int8", "bm1688 int8"}),
         ("mixed", "keep_float", {"bm1684": ["heads"], "bm1688": ["stem:23", "heads"]}, {"bm1684 int8"}),
+        ("mixed", "models", {"retinaface": {"keep_float": {"bm1688": ["heads"]}}}, {"bm1688 int8"}),
+        ("mixed", "models", {"pfpld": {"keep_float": {"bm1688": ["heads"]}}}, set()),
         ("mixed", "most_layers", 2, {"bm1684 int8", "bm1688 int8"}),
         ("mixed", "by", "tool:fast_search", {"bm1684 int8", "bm1688 int8"}),
         ("gate", "least_faces", 0.5, {"bm1684 int8", "bm1688 int8"}),

@@ -158,8 +158,9 @@ def plan(
     chip: str,
     settings: MixedSettings,
     sensitive: Iterable[str] = (),
+    model_name: str | None = None,
 ) -> Qtable:
-    """Return our plan for a chip; it may be empty.
+    """Return our plan for a chip, by what the settings say of the model of that name; it may be empty.
 
     Raises:
         KilnError: an unknown name, or a float that the chip has not.
@@ -172,7 +173,7 @@ def plan(
             where=f"mixed.precision.{chip}",
             limit=", ".join(chip_floats(chip)),
         )
-    kept = kept_in_float(network, model, settings.keep_float.get(chip, ()), sensitive)
+    kept = kept_in_float(network, model, settings.kept(chip, model_name), sensitive)
     comments = ("# facekiln plan of mixed precision", f"# chip: {chip}", f"# total layers: {len(kept)}")
     table = Qtable(dict.fromkeys(kept, precision), comments)
     check_qtable(table, network, chip)

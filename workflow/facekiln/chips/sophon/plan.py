@@ -97,6 +97,7 @@ def plan_file(
     sensitivity: Path | None = None,
     pictures: Sequence[NDArray[np.float32]] | None = None,
     calibration_table: Path | None = None,
+    model: str | None = None,
 ) -> Qtable:
     """Make a chip's qtable of a top.mlir and write it with its record.
 
@@ -110,6 +111,7 @@ def plan_file(
         sensitivity: of `facekiln quant sensitivity`, where `most_layers` asks for it.
         pictures: inputs of the calibration set, float32 [1, 3, H, W], where the tool searches.
         calibration_table: that a search begins with.
+        model: whose own section of the settings counts, if it has one; None: the chip's.
 
     Raises:
         KilnError: a name is unknown, the chip has no such float, or what the settings need is not given.
@@ -125,7 +127,7 @@ def plan_file(
                     hint="give --sensitivity FILE: facekiln quant sensitivity --help",
                 )
             sensitive = most_sensitive(sensitivity, mixed.most_layers)
-        table = plan(network, load_onnx(onnx_file), chip, mixed, sensitive)
+        table = plan(network, load_onnx(onnx_file), chip, mixed, sensitive, model)
     else:
         if pictures is None:
             raise KilnError("a search of the tool's wants pictures", hint="give --calibration and --model")
@@ -142,7 +144,7 @@ def plan_file(
         settings={
             "chip": chip,
             "by": mixed.by,
-            "keep_float": list(mixed.keep_float.get(chip, ())),
+            "keep_float": list(mixed.kept(chip, model)),
             "most_layers": mixed.most_layers,
             "precision": mixed.precision.get(chip, "F32"),
         },

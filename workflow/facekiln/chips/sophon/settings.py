@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facekiln.config import DEFAULT_FOLDER, check, read_yaml
+from facekiln.config import DEFAULT_FOLDER, check, known, read_yaml
+from facekiln.errors import KilnError
 from facekiln.parity.sight_limits import SightLimits
 
 FILE = Path("chips") / "sophon.yaml"
@@ -86,6 +87,7 @@ class MixedSettings:
         precision: by chip, "F32", "F16" or "BF16".
         expected_cosine: at which the tool's search ends.
         timeout_minutes: that the tool's search may take.
+        models: by model, then chip, what takes the place of `keep_float`.
     """
 
     by: str
@@ -94,6 +96,12 @@ class MixedSettings:
     precision: Mapping[str, str]
     expected_cosine: float
     timeout_minutes: float
+    models: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    def kept(self, chip: str, model: str | None = None) -> tuple[str, ...]:
+        """Return what stays in float: the model's own for the chip if it has that, else the chip's."""
+        own = self.models.get(model, {}) if model is not None else {}
+        return own.get(chip, self.keep_float.get(chip, ()))
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,10 @@ class SophonSettings:
     environment: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 
 
+def _kept(value: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {chip: tuple(names) for chip, names in value.items()}
+
+
 def settings_from(value: Mapping[str, Any]) -> SophonSettings:
     """Return typed settings of a checked file."""
     return SophonSettings(
@@ -148,12 +160,31 @@ def settings_from(value: Mapping[str, Any]) -> SophonSettings:
         calibrate=CalibrateSettings(**value["calibrate"]),
         mixed=MixedSettings(
             **value["mixed"]
-            | {"keep_float": {chip: tuple(names) for chip, names in value["mixed"]["keep_float"].items()}}
+            | {
+                "keep_float": _kept(value["mixed"]["keep_float"]),
+                "models": {name: _kept(own["keep_float"]) for name, own in value["mixed"]["models"].items()},
+            }
         ),
         gate=SightLimits(**value["gate"]),
         run=RunSettings(**value["run"]),
         environment=EnvironmentSettings(**value["environment"]),
     )
+
+
+def check_models(settings: SophonSettings, models: Iterable[str]) -> None:
+    """Check that what is declared for single models is for models and chips that there are.
+
+    Raises:
+        KilnError: an unknown name; the nearest is suggested.
+    """
+    names = list(models)
+    for model, own in settings.mixed.models.items():
+        try:
+            known(model, names, "model")
+            for chip in own:
+                known(chip, settings.chips, "SOPHON chip")
+        except KilnError as error:
+            raise KilnError(error.what, file=DEFAULT_FOLDER / FILE, where="mixed.models") from None
 
 
 def load_settings(folder: Path | str = DEFAULT_FOLDER) -> SophonSettings:

@@ -13,7 +13,7 @@ from facekiln.chips.sophon.artifacts import (
     check_spelling,
 )
 from facekiln.chips.sophon.environment import wanted
-from facekiln.chips.sophon.settings import settings_from
+from facekiln.chips.sophon.settings import check_models, settings_from
 from facekiln.config import Config, known
 from facekiln.errors import KilnError
 from facekiln.targets import RESULTS, Targets
@@ -38,6 +38,7 @@ class SophonTargets:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.settings = settings_from(config.chips["sophon"])
+        check_models(self.settings, config.models)
         self._targets = Targets(config)
 
     def stamp(self) -> str:
@@ -57,11 +58,11 @@ class SophonTargets:
         return self.settings.calibrate.method, self.settings.calibrate.search
 
     def plan(self, wildcards: Any) -> list[Any]:
-        """Return what decides a chip's qtable of the settings, a rerun trigger: nothing of other chips."""
+        """Return what decides a qtable of the settings, a rerun trigger: nothing of other chips or models."""
         mixed, chip = self.settings.mixed, wildcards.chip
         float_type = mixed.precision.get(chip)
         if mixed.by == "ours":
-            return [mixed.by, float_type, mixed.most_layers, list(mixed.keep_float.get(chip, ()))]
+            return [mixed.by, float_type, mixed.most_layers, list(mixed.kept(chip, wildcards.model))]
         return [mixed.by, float_type, mixed.most_layers, mixed.expected_cosine, self.identity()]
 
     def gate(self, wildcards: Wildcards) -> list[str]:
@@ -175,7 +176,7 @@ class SophonTargets:
             return f"--sensitivity {files['sensitivity']}"
         if "calibration" in files:
             folder = files["calibration"].rpartition("/")[0]
-            return f"--calibration {folder} --model {wildcards.model} --table {files['table']}"
+            return f"--calibration {folder} --table {files['table']}"
         return ""
 
     def for_twin(self, wildcards: Wildcards) -> dict[str, str]:
