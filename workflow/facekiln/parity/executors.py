@@ -23,6 +23,7 @@ from facekiln.vision.preprocess import to_tensor
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 Picture = NDArray[np.uint8]
 Arrays = dict[str, NDArray[np.float32]]
@@ -87,7 +88,7 @@ class TorchStage:
 
     def run(self, picture: Picture) -> Arrays:
         """See `Stage.run`."""
-        return self._forward(picture)
+        return _run_torch(self._network, picture, self._model)
 
     def trace(self, picture: Picture) -> Arrays:
         """See `Stage.trace`; tensors are named by the path of the module that made them.
@@ -115,7 +116,7 @@ class TorchStage:
         leaves = [(path, leaf) for path, leaf in self._network.named_modules() if not list(leaf.children())]
         handles = [leaf.register_forward_hook(keep(path)) for path, leaf in leaves]
         try:
-            outputs = self._forward(picture)
+            outputs = self.run(picture)
         finally:
             for handle in handles:
                 handle.remove()
@@ -125,12 +126,13 @@ class TorchStage:
         """A checkpoint has no parent."""
         return None
 
-    def _forward(self, picture: Picture) -> Arrays:
-        import torch
 
-        with torch.inference_mode():
-            outputs = self._network(torch.from_numpy(to_tensor(picture, self._model.input)))
-        return {name: value.numpy() for name, value in zip(self._model.outputs, outputs, strict=True)}
+def _run_torch(network: nn.Module, picture: Picture, model: Model) -> Arrays:
+    import torch
+
+    with torch.inference_mode():
+        outputs = network(torch.from_numpy(to_tensor(picture, model.input)))
+    return {name: value.numpy() for name, value in zip(model.outputs, outputs, strict=True)}
 
 
 class TorchScriptStage:
@@ -151,11 +153,7 @@ class TorchScriptStage:
 
     def run(self, picture: Picture) -> Arrays:
         """See `Stage.run`."""
-        import torch
-
-        with torch.inference_mode():
-            outputs = self._network(torch.from_numpy(to_tensor(picture, self._model.input)))
-        return {name: value.numpy() for name, value in zip(self._model.outputs, outputs, strict=True)}
+        return _run_torch(self._network, picture, self._model)
 
     def trace(self, picture: Picture) -> Arrays:
         """A traced network shows its outputs only."""
