@@ -1,9 +1,13 @@
 """Agreement of faces: matched once, and not failed by a score at the threshold."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from facekiln.parity.agreement import agreement
+from facekiln.config import load_config
+from facekiln.parity.agreement import SCORE_MARGIN, agreement, agreement_of_outputs
 from facekiln.vision.detect import Faces
 
 
@@ -45,3 +49,24 @@ def test_no_faces_at_all_agree_and_moved_faces_lower_the_iou() -> None:
     assert agreement([(faces(), faces())], 0.5).mean_iou == 1.0
     moved = agreement([(faces((*A, 0.9)), faces((0.0, 0.0, 10.0, 8.0, 0.9)))], 0.5)
     assert moved.mean_iou == pytest.approx(0.8)
+
+
+def test_outputs_are_read_at_the_models_own_threshold(root: Path) -> None:
+    """The child's one face is under the threshold by less than the margin, then by more."""
+    declared = load_config(root / "config").model("ulfd_slim_320")
+    model = replace(declared, decode=replace(declared.decode, score_threshold=0.7))
+    size = model.size("320")
+    boxes = np.zeros((1, 4420, 4), np.float32)
+
+    def outputs(score: float) -> dict[str, np.ndarray]:
+        scores = np.zeros((1, 4420, 2), np.float32)
+        scores[0, 4000, 1] = score
+        return {name: boxes if name == "boxes" else scores for name in model.outputs}
+
+    for lower, found in ((SCORE_MARGIN / 2, 1.0), (SCORE_MARGIN * 2, 0.5)):
+        result = agreement_of_outputs(
+            [outputs(0.9), outputs(0.8)], [outputs(0.9), outputs(0.7 - lower)], model, size
+        )
+        assert (result.parent, result.child, result.found) == (2, 1, found)
+    with pytest.raises(ValueError, match="zip"):
+        agreement_of_outputs([outputs(0.9)], [], model, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -80,3 +80,23 @@ def faces_near_threshold(
     """
     lower = replace(model.decode, score_threshold=max(0.0, model.decode.score_threshold - SCORE_MARGIN))
     return faces_from_outputs(outputs, model, size, lower)
+
+
+def agreement_of_outputs(
+    parents: Sequence[Mapping[str, NDArray[np.float32]]],
+    children: Sequence[Mapping[str, NDArray[np.float32]]],
+    model: Model,
+    size: tuple[int, int],
+) -> Agreement:
+    """Return how the faces in outputs agree, picture by picture, at the model's own threshold.
+
+    Args:
+        parents, children: raw outputs of the same pictures, as `faces_near_threshold` takes them.
+        model: a detector.
+        size: (height, width) of the input, pixels.
+    """
+    pairs = [
+        (faces_near_threshold(parent, model, size), faces_near_threshold(child, model, size))
+        for parent, child in zip(parents, children, strict=True)
+    ]
+    return agreement(pairs, model.decode.score_threshold)

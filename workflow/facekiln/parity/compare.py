@@ -13,7 +13,7 @@ from facekiln.artifact import sha256_of
 from facekiln.config import Config, Crop, Model
 from facekiln.data.calibration_pool import drawn_sample, fit_sample
 from facekiln.data.pictures import PROCEDURAL, pictures
-from facekiln.parity.agreement import agreement, faces_near_threshold
+from facekiln.parity.agreement import agreement_of_outputs
 from facekiln.parity.divergence import first_divergence
 from facekiln.parity.executors import Arrays, Picture, Stage, open_stage, run_each
 from facekiln.parity.gates import Gate, judge_differences, judge_faces, judge_outputs, stops
@@ -149,12 +149,7 @@ def _add_reader(
     report["outputs"][child.name] = {name: value.as_dict() for name, value in figures.items()}
     gates: list[Gate] = judge_outputs(figures, limits, child.name)
     if model.priors:
-        size = model.size(label)
-        pairs = [
-            (faces_near_threshold(a, model, size), faces_near_threshold(b, model, size))
-            for a, b in zip(references, outputs, strict=True)
-        ]
-        faces = agreement(pairs, model.decode.score_threshold)
+        faces = agreement_of_outputs(references, outputs, model, model.size(label))
         report["faces"][child.name] = faces.as_dict()
         gates += judge_faces(faces, limits["faces"], child.name, alone=not stops(limits))
     else:

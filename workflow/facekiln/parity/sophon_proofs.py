@@ -16,7 +16,7 @@ from facekiln.chips.sophon.artifacts import artifact_of
 from facekiln.chips.sophon.settings import settings_from
 from facekiln.config import Config, Model
 from facekiln.errors import KilnError
-from facekiln.parity.agreement import agreement, faces_near_threshold
+from facekiln.parity.agreement import agreement_of_outputs
 from facekiln.parity.executors import Arrays, Picture
 from facekiln.parity.gates import Gate
 from facekiln.parity.measure import Measure, measure, worst
@@ -116,12 +116,7 @@ def _section(
         "identical": sorted(name for name, value in figures.items() if value.max_abs == 0.0),
     }
     if model.priors:
-        size = model.size(label)
-        pairs = [
-            (faces_near_threshold(a, model, size), faces_near_threshold(b, model, size))
-            for a, b in zip(first, second, strict=True)
-        ]
-        section["faces"] = agreement(pairs, model.decode.score_threshold).as_dict()
+        section["faces"] = agreement_of_outputs(first, second, model, model.size(label)).as_dict()
     return section
 
 

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from facekiln.config import Model
-from facekiln.parity.agreement import agreement, faces_near_threshold
+from facekiln.parity.agreement import agreement_of_outputs
 from facekiln.parity.measure import measure
 from facekiln.progress import progress_bar
 from facekiln.quant.qdq import SCHEMES, build_qdq
@@ -70,12 +70,7 @@ def closeness(parents: Sequence[Arrays], children: Sequence[Arrays], model: Mode
     }
     faces: Mapping[str, float] = {}
     if model.priors:
-        size = model.size(label)
-        pairs = [
-            (faces_near_threshold(a, model, size), faces_near_threshold(b, model, size))
-            for a, b in zip(parents, children, strict=True)
-        ]
-        faces = agreement(pairs, model.decode.score_threshold).as_dict()
+        faces = agreement_of_outputs(parents, children, model, model.size(label)).as_dict()
     return Closeness(
         sqnr_db={name: float(np.mean([one.sqnr_db for one in row])) for name, row in figures.items()},
         cosine={name: float(np.mean([one.cosine for one in row])) for name, row in figures.items()},
