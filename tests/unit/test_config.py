@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from facekiln import config as module
 from facekiln.config import Config, load_config, load_recipe
 from facekiln.errors import KilnError
 
@@ -108,6 +109,29 @@ def _with_chips(config: Config, chips: dict[str, Any]) -> Config:
 def test_unknown_recipe_gets_a_suggestion(root: Path) -> None:
     with pytest.raises(KilnError, match="unknown training recipe 'retinaface_sythetic'; did you mean"):
         load_recipe("retinaface_sythetic", root / "config")
+
+
+def test_defaults_are_filled_in_at_every_depth_and_are_nobodys_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = {"type": "object", "properties": {"deep": {"default": 3}, "list": {"default": []}}}
+    schema = {
+        "type": "object",
+        "properties": {
+            "absent": {"default": {}, **inner},
+            "given": inner,
+            "rows": {"type": "array", "items": inner},
+        },
+    }
+    monkeypatch.setattr(module, "_schema", lambda _: schema)
+    full = {"deep": 3, "list": []}
+    first = module.check({"given": {"deep": 4}, "rows": [{}, {"list": [1]}]}, "any", "file")
+    assert first == {
+        "given": {"deep": 4, "list": []},
+        "rows": [full, {"deep": 3, "list": [1]}],
+        "absent": full,
+    }
+    first["absent"]["list"].append("mine")
+    first["absent"]["more"] = "mine"
+    assert module.check({}, "any", "file") == {"absent": full}
 
 
 def test_digest_changes_with_the_named_fields_only(config: Config) -> None:

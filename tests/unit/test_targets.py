@@ -25,6 +25,12 @@ def test_names_are_taken_apart() -> None:
         "size": "640",
     }
     assert matching("nnie/{model}_{size}.wk", "nnie/retinaface_640_int16.wk") is None
+    assert matching("nnie/{model}_{size}.wk", "nnie/retinaface_640_wk") is None
+    assert matching("m/{model}_{size}_{batch}b.mm", "m/pfpld_112_1-8b.mm") == {
+        "model": "pfpld",
+        "size": "112",
+        "batch": "1-8",
+    }
 
 
 def test_every_pattern_matches_only_itself() -> None:

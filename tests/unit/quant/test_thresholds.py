@@ -58,6 +58,19 @@ def test_percentile_of_everything_is_the_top() -> None:
     assert percentile(counts, 1.0, 100) == 1.0
 
 
+def test_percentile_ends_with_the_bin_that_reaches_its_share() -> None:
+    counts = np.zeros(BINS, np.int64)
+    counts[[3, 10]] = 99, 1
+    assert percentile(counts, BINS, 99) == 4
+    assert percentile(counts, BINS, 99.01) == 11
+
+
+def test_of_equal_thresholds_the_widest_wins() -> None:
+    counts = np.zeros(BINS, np.int64)
+    counts[0] = 9
+    assert kl(counts, 2.0) == 2.0
+
+
 def test_mse_of_a_gaussian_is_the_known_optimum() -> None:
     """An 8-bit uniform quantiser of a Gaussian clips at about 3.92 sigma (Banner et al. 2019, "Post training
     4-bit quantization", table of optimal clipping values: 3.92 at 8 bit)."""
