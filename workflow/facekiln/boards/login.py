@@ -23,6 +23,9 @@ _KEEPALIVE = 15  # seconds
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 
+# What paramiko's AuthenticationException says.
+_REFUSED, _TOO_SLOW = "Authentication failed.", "Authentication timeout."
+
 
 def fingerprint(host_key: str) -> str:
     """Return "SHA256:..." of "type base64", as `ssh-keygen -lf` prints it."""
@@ -166,6 +169,13 @@ def _log_in(transport: paramiko.Transport, address: Address, board: str) -> None
                 return
             refusals.append("it wants a second factor")
         except paramiko.AuthenticationException as error:
+            # paramiko tells a cut, and a server that is too slow, by the same error as a refusal.
+            if str(error) == _TOO_SLOW or (not transport.is_active() and str(error) != _REFUSED):
+                raise Unreachable(
+                    f"the connection to {address} was lost while logging in: {error}",
+                    file=board,
+                    hint="run the same command again",
+                ) from error
             refusals.append(str(error))
     raise AccessRefused(
         f"{address} refuses {address.key or 'every key of the agent'}: {', '.join(sorted(set(refusals)))}",
