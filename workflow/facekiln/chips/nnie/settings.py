@@ -53,6 +53,7 @@ class LegaliseSettings:
     depthwise: str
     output_kinds: tuple[str, ...]
     output_levels: str
+    plain_outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def settings_from(value: dict[str, Any], file: Path | str = FILE) -> NnieSetting
     mapper, legalise = dict(value["mapper"]), dict(value["legalise"])
     docker, ssh = mapper.pop("docker"), mapper.pop("ssh")
     mapper["command"], mapper["library_path"] = tuple(mapper["command"]), tuple(mapper["library_path"])
-    legalise["output_kinds"] = tuple(legalise["output_kinds"])
+    for key in ("output_kinds", "plain_outputs"):
+        legalise[key] = tuple(legalise[key])
     return NnieSettings(
         chip=value["chip"],
         nnie=value["nnie_versions"][known(value["chip"], value["nnie_versions"], "NNIE chip")],

@@ -150,6 +150,28 @@ def test_orders_can_be_chosen(settings) -> None:
     assert [head.blob for head in order_heads(heads, chosen)] == ["b8", "b16", "a8", "a16"]
 
 
+def test_landmark_models_have_their_points_first(settings) -> None:
+    # nniefacelib's pfpld.prototxt: `landms` stands before `pose`, and its board code takes them so; its ONNX
+    # file has `pose` first.
+    def inner(name: str, outputs: int) -> Layer:
+        weights = RNG.standard_normal((outputs, 4 * 16 * 16)).astype(np.float32)
+        return Layer(
+            name, "InnerProduct", ["a"], [name], {"num_output": outputs, "bias_term": False}, [weights]
+        )
+
+    net = small(conv("a", "data", "a", 3, 4), inner("pose", 3), inner("other", 2), inner("landms", 196))
+    heads = [
+        HeadMap(name, name, 0, 0, (1, 1), 1, values, "plain")
+        for name, values in (("pose", 3), ("other", 2), ("landms", 196))
+    ]
+    result = legalise(net, settings, heads)
+    assert result.net.outputs == ["landms", "pose", "other"] == [head.blob for head in result.heads]
+    assert any(edit.rule == "NNIE-ORDER" and "landms, pose" in edit.change for edit in result.edits)
+    same(net, result)
+    as_declared = legalise(net, choose(settings, plain_outputs=()), heads)
+    assert as_declared.net.outputs == ["pose", "other", "landms"]
+
+
 def test_a_crop_that_crops_is_refused_with_the_sizes(charrin, settings) -> None:
     with pytest.raises(KilnError, match=r"crop0.*Crop cuts 8x4 to 7x4.*100x64.*multiple of 32") as caught:
         legalise(charrin(100, 64), settings)

@@ -86,7 +86,8 @@ def legalise_files(
         outputs.append(Path(f"{prefix}.heads.json"))
         write_json(outputs[2], heads_to_json(result.heads))
     inputs: Iterable[Path] = [path for path in (prototxt, caffemodel, heads) if path]
-    chosen = {**vars(settings.legalise), "output_kinds": list(settings.legalise.output_kinds)}
+    told = vars(settings.legalise)
+    chosen = {key: list(value) if isinstance(value, tuple) else value for key, value in told.items()}
     write_record(
         outputs,
         verb="nnie legalise",

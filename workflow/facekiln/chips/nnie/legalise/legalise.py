@@ -60,13 +60,15 @@ def kind_of(head: HeadMap) -> str:
 
 
 def order_heads(heads: Sequence[HeadMap], settings: LegaliseSettings) -> list[HeadMap]:
-    """Return the heads in the order of the outputs: by kind, then by stride; plain ones last."""
-    kinds = [*settings.output_kinds, "plain"]
+    """Return the heads in the order of the outputs: by kind, then by stride; plain ones last, by name."""
+    kinds, plain = [*settings.output_kinds, "plain"], settings.plain_outputs
     sign = -1 if settings.output_levels == "large_first" else 1
 
     def place(head: HeadMap) -> tuple[int, int]:
         kind = kind_of(head)
-        return kinds.index(kind), 0 if kind == "plain" else sign * head.stride
+        if kind == "plain":
+            return kinds.index(kind), plain.index(head.output) if head.output in plain else len(plain)
+        return kinds.index(kind), sign * head.stride
 
     return sorted(heads, key=place)
 
