@@ -95,12 +95,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verbs,
         "run",
         _run,
-        "run an emulated .wk on a picture and print what its outputs hold",
+        "run an emulated .wk on a picture, resized as its model declares, and print what its outputs hold",
         "facekiln nnie run results/nnie/retinaface_640.wk face.jpg",
     )
     run.add_argument("wk", type=Path)
     run.add_argument("image", type=Path)
+    run.add_argument("--model", help="whose way of resizing is used (default: from the file's name)")
     run.add_argument("--output", type=Path, metavar="FOLDER", help="write each output as .npy")
+    _config_argument(run)
 
     inspect = add_verb(
         verbs,
@@ -220,9 +222,30 @@ def _run(options: argparse.Namespace) -> None:
     from facekiln.vision.preprocess import fit
 
     runtime = WkRuntime(options.wk)
-    picture, _ = fit(read_image(options.image), (runtime.input.height, runtime.input.width), "letterbox")
+    size = (runtime.input.height, runtime.input.width)
+    picture, _ = fit(read_image(options.image), size, _resize_of(options))
     log.warning("EMULATED: %s runs in facekiln's NNIE emulator at %d bit", options.wk, runtime.bits)
     tell_tensors(runtime.run(picture), options.output)
+
+
+def _resize_of(options: argparse.Namespace) -> str:
+    """Return how the model of a .wk takes pictures; the file itself does not say it."""
+    from facekiln.config import load_config
+    from facekiln.errors import KilnError
+    from facekiln.progress import log
+    from facekiln.targets import model_and_size_of
+
+    if options.model:
+        return load_config(options.config).model(options.model).input.resize
+    try:
+        config = load_config(options.config)
+        return config.model(model_and_size_of(options.wk, config)[0]).input.resize
+    except KilnError:
+        log.warning(
+            "%s: its name says no model that is declared, so the picture is letterboxed; or say --model",
+            options.wk,
+        )
+        return "letterbox"
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from facekiln.chips.nnie.wk.inspect import describe
 from facekiln.cli import main
 from facekiln.provenance import read_record
 from facekiln.vision.heads import HeadMap, heads_to_json
+from facekiln.vision.preprocess import fit
 
 MODEL = """title: tiny
 network: none
@@ -202,6 +203,29 @@ def test_check_inspect_and_run(place: Place, capsys: pytest.CaptureFixture[str])
     Path("x.wk").write_bytes(data)
     assert place.run("inspect", "x.wk") == 1
     assert "PROBLEM: the CRC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("policy", ["letterbox", "stretch"])
+def test_a_picture_is_resized_as_the_model_declares(
+    place: Place, policy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("config/models/tiny.yaml").write_text(MODEL.replace("[1, 1, 1]}", f"[1, 1, 1], resize: {policy}}}"))
+    for name in ("tiny_24.wk", "x.wk"):
+        assert place.map("--output", name) == 0
+    picture = np.random.default_rng(3).integers(0, 256, (40, 90, 3)).astype(np.uint8)
+    cv2.imwrite("wide.png", picture)
+    capsys.readouterr()
+    assert place.run("run", "tiny_24.wk", "wide.png", "--output", "by_name") == 0
+    assert "letterboxed" not in capsys.readouterr().err
+    assert place.run("run", "x.wk", "wide.png", "--model", "tiny", "--output", "by_option") == 0
+    assert place.run("run", "x.wk", "wide.png", "--output", "unknown") == 0
+    assert "says no model" in capsys.readouterr().err
+    assert place.run("run", "x.wk", "wide.png", "--model", "tinny") == 1
+    assert "did you mean 'tiny'" in capsys.readouterr().err
+    expected = WkRuntime("x.wk").run(fit(picture, (16, 24), policy)[0])["score"]
+    assert np.array_equal(np.load("by_name/score.npy"), expected)
+    assert np.array_equal(np.load("by_option/score.npy"), expected)
+    assert np.array_equal(np.load("unknown/score.npy"), expected) == (policy == "letterbox")
 
 
 def test_a_cancelled_job_leaves_no_mapper_behind(place: Place) -> None:
