@@ -12,7 +12,8 @@ from facekiln.artifact import sha256_of
 from facekiln.chips.sophon.artifacts import artifact_of
 from facekiln.chips.sophon.environment import environment_of
 from facekiln.chips.sophon.outputs import meaning, onnx_name
-from facekiln.chips.sophon.runtime import TWIN_FILE, SophonRuntime
+from facekiln.chips.sophon.runtime import SophonRuntime
+from facekiln.chips.sophon.runtime_files import TWIN_FILE
 from facekiln.chips.sophon.settings import settings_from
 from facekiln.config import Config, Model
 from facekiln.errors import KilnError

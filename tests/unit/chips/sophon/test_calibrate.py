@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facekiln.chips.sophon.calibrate import (
-    calibrate_file,
-    methods_of_tool,
+from facekiln.chips.sophon.calibrate import calibrate_file
+from facekiln.chips.sophon.calibrate_child import batches, histogram, run
+from facekiln.chips.sophon.calibrate_tool import methods_of_tool
+from facekiln.chips.sophon.mlir import parse_mlir
+from facekiln.chips.sophon.ranges_table import (
     prove_names,
     ranges_by_op,
     shared_scales,
     table_of_ranges,
     unmeasured,
 )
-from facekiln.chips.sophon.calibrate_child import batches, histogram, run
-from facekiln.chips.sophon.mlir import parse_mlir
 from facekiln.chips.sophon.reach import Reach, write_pictures
 from facekiln.chips.sophon.settings import CalibrateSettings
 from facekiln.chips.sophon.table import read_table, write_table

@@ -126,7 +126,8 @@ def bmodel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
     """Return a function that makes a file that does something, for a chip."""
     chips: dict[Path, str] = {}
     monkeypatch.setattr(
-        "facekiln.chips.sophon.runtime.read_bmodel", lambda path: SimpleNamespace(chip=chips[Path(path)])
+        "facekiln.chips.sophon.runtime_files.read_bmodel",
+        lambda path: SimpleNamespace(chip=chips[Path(path)]),
     )
 
     def make(does: str, chip: str = "BM1684") -> Path:
@@ -227,11 +228,11 @@ def test_the_child_ends_with_a_parent_that_is_killed(
     """Even in the middle of a run, when it reads no requests."""
     program = (
         "import sys; from pathlib import Path; import numpy as np; from types import SimpleNamespace\n"
-        "import facekiln.chips.sophon.runtime as room\n"
+        "from facekiln.chips.sophon import runtime, runtime_files\n"
         "from facekiln.chips.sophon.environment import Environment\n"
-        "room.read_bmodel = lambda path: SimpleNamespace(chip='BM1684')\n"
+        "runtime_files.read_bmodel = lambda path: SimpleNamespace(chip='BM1684')\n"
         "folder = Path(sys.argv[2])\n"
-        "r = room.SophonRuntime(sys.argv[1], Environment(folder, '0', '1.26', True, folder))\n"
+        "r = runtime.SophonRuntime(sys.argv[1], Environment(folder, '0', '1.26', True, folder))\n"
         "print(r._process.pid, flush=True)\n"
         "r.run({'input': np.zeros((2, 3), np.float32)})\n"
     )

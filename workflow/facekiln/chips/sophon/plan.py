@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.chips.sophon.calibrate import stage_network
+from facekiln.chips.sophon.calibrate_tool import stage_network
 from facekiln.chips.sophon.environment import Environment, environment_of
 from facekiln.chips.sophon.mixed import most_sensitive, plan
 from facekiln.chips.sophon.mlir import read_mlir

@@ -28,22 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekiln.chips.sophon import runtime_child
-from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.environment import Environment
+from facekiln.chips.sophon.runtime_files import find_twin, link_library
 from facekiln.errors import KilnError
 
 MODES = ("cmodel", "twin")
-TWIN_FILE = "final.mlir"
 Arrays = dict[str, NDArray[np.float32]]
-# By the chip's name in the file (model_runner.py of tpu_mlir 1.26).
-_LIBRARIES = {
-    "BM1684": "libcmodel_1684.so",
-    "BM1684X": "libcmodel_1684x.so",
-    "BM1688": "libcmodel_1688.so",
-    "CV186X": "libcmodel_1688.so",
-}
 _START_MINUTES = 2.0
-_WEIGHTS = re.compile(rb'module\.weight_file = "([^"/]+)"')
 # What the libraries print at every start and end.
 _NOISE = re.compile(r"cmodel|c_model|bmcpu init|libusercpu|BMLIB Send Quit|do_allreduce")
 _TELLING = re.compile(r"FATAL|WRONG|[Ee]rror|[Aa]ssert|broken")
@@ -98,10 +89,10 @@ class SophonRuntime:
         with contextlib.ExitStack() as stack:
             link = None
             if mode == "twin":
-                self._find_twin()
+                self.path = find_twin(self.path)
             else:
                 link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facekiln-sophon-")))
-                self._link_library(link, environment)
+                self.chip = link_library(self.path, link, environment)
             # It holds the child's last words.
             words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the child
             self._words, self._process = words, self._start(environment, link, words, threads)
@@ -153,41 +144,6 @@ class SophonRuntime:
             self._send(runtime_child.pack({"every": every}, arrays), deadline)
             _, found = self._answer(deadline, self._minutes, "one run")
         return found
-
-    def _link_library(self, folder: Path, environment: Environment) -> None:
-        self.chip = read_bmodel(self.path).chip
-        if self.chip not in _LIBRARIES:
-            raise KilnError(
-                "is for a chip without C model here",
-                file=self.path,
-                value=self.chip,
-                limit=", ".join(_LIBRARIES),
-            )
-        library = environment.tool_root / "lib" / _LIBRARIES[self.chip]
-        if not library.is_file():
-            raise KilnError(
-                "the chip's C model is missing", file=library, hint="facekiln sophon environment --check"
-            )
-        (folder / "libcmodel.so").symlink_to(library.resolve())
-
-    def _find_twin(self) -> None:
-        """Check that the weights, which an mlir names without a folder, are beside it."""
-        if self.path.is_dir():
-            self.path = self.path / TWIN_FILE
-        try:
-            with self.path.open("rb") as stream:
-                found = _WEIGHTS.search(stream.read(1 << 20))
-        except OSError as error:
-            raise KilnError(f"cannot be read: {error.strerror}", file=self.path) from error
-        weights = self.path.parent / found[1].decode() if found else None
-        if weights is None or not weights.is_file():
-            raise KilnError(
-                "its weights are not beside it",
-                file=self.path,
-                where="module.weight_file",
-                value=weights,
-                hint="make the twin again with its rule",
-            )
 
     def _start(
         self, environment: Environment, link: Path | None, words: IO[bytes], threads: int
