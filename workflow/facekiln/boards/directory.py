@@ -17,7 +17,7 @@ from pathlib import Path
 
 from facekiln.artifact import sha256_of, write_text
 from facekiln.boards.faults import BoardBusy, DiskFull, ReadOnly, RunEnded, RunTimeout, Unreachable
-from facekiln.boards.remote import RemoteResult, job_text
+from facekiln.boards.job import RemoteResult, job_text
 from facekiln.boards.script import parse_answer, script_text
 from facekiln.boards.settings import Board
 from facekiln.boards.shared_files import bring_home, read_inside

@@ -1,4 +1,4 @@
-"""Files to the board, once per content, and home again: verified, resumable, never half there.
+"""Files to the board, once per content: verified, resumable, never half there.
 
 On the board a file is `WORK/blobs/SHA256`; a run gets it under a name of its own by a link. What was cut goes
 on where it stopped; what arrives is hashed there, and named only when the hash is right.
@@ -6,9 +6,6 @@ on where it stopped; what arrives is hashed there, and named only when the hash 
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,15 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from facekiln.artifact import check_writable, sha256_of
+from facekiln.artifact import sha256_of
+from facekiln.boards.download import fetch, fetch_all
 from facekiln.boards.faults import BadAnswer, BoardFault, ConnectionLost, Damaged, DiskFull
 from facekiln.boards.script import BoardScript
+from facekiln.boards.transfer import ATTEMPTS, CHUNK, Meter
 from facekiln.errors import KilnError, shortened
-from facekiln.progress import progress_bar
 
-_CHUNK = 1 << 18
+__all__ = ["Stored", "clean", "fetch", "fetch_all", "place", "store"]
+
 _SMALL = 1 << 20  # bytes; below it a file is sent without asking first where to go on
-_ATTEMPTS = 5  # without a byte of progress
 _PER_CALL = 400  # hashes on one command line
 
 
@@ -41,22 +39,6 @@ class Stored:
     hashes: dict[Path, str]
     sent: int
     sent_bytes: int
-
-
-class _Meter:
-    """A progress bar that several threads move; and back, when a transfer starts again."""
-
-    def __init__(self, total: int, what: str) -> None:
-        self._bar = progress_bar(total, what, unit="B")
-        self._bar.unit_scale = True
-        self._lock = threading.Lock()
-
-    def move(self, count: int) -> None:
-        with self._lock:
-            self._bar.update(count)
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 def store(script: BoardScript, paths: Iterable[Path | str], *, parallel: int | None = None) -> Stored:
@@ -80,7 +62,7 @@ def store(script: BoardScript, paths: Iterable[Path | str], *, parallel: int | N
     total = sum(sizes.values())
     if missing:
         _check_space(script, total, free)
-        meter = _Meter(total, f"to {script.board.name}")
+        meter = Meter(total, f"to {script.board.name}")
         workers = min(len(missing), parallel or script.board.limits.parallel_uploads)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="upload")
         try:
@@ -147,14 +129,14 @@ class _Upload:
                 lost = fault
             except Damaged:
                 damaged += 1
-                if damaged == _ATTEMPTS - 2:
+                if damaged == ATTEMPTS - 2:
                     raise
                 offset = None
                 continue
             offset = None
             failures = 0 if self.shown > best else failures + 1
             best = max(best, self.shown)
-            if failures >= _ATTEMPTS:
+            if failures >= ATTEMPTS:
                 raise lost or ConnectionLost(
                     "the board never gets all of it", file=self.script.board.name, where=str(self.path)
                 )
@@ -215,7 +197,7 @@ class _Upload:
         try:
             with self.path.open("rb") as stream:
                 stream.seek(offset)
-                while chunk := stream.read(_CHUNK):
+                while chunk := stream.read(CHUNK):
                     yield chunk
                     self._show(self.shown + len(chunk))
         except OSError as error:
@@ -238,114 +220,6 @@ def place(script: BoardScript, run: str, names: Mapping[str, str]) -> str:
     for start in range(0, len(pairs), _PER_CALL):
         folder = script.call("place", run, *pairs[start : start + _PER_CALL]).fields["folder"]
     return folder
-
-
-def fetch(script: BoardScript, remote: str, local: Path | str) -> int:
-    """Bring one file home: resumed after cuts, verified, renamed when whole.
-
-    Args:
-        script: of a connected board.
-        remote: absolute path on the board.
-        local: where to; what was there is replaced only by a whole file.
-
-    Returns:
-        its size in bytes.
-
-    Raises:
-        BoardFault: no such file, the connection is lost for good, or it changes while it is read.
-        KilnError: this machine cannot write it.
-    """
-    local = Path(local)
-    local.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(local)
-    size = script.call("stat", remote).number("size")
-    if shutil.disk_usage(local.parent).free < size:
-        raise KilnError("does not fit on this machine's disk", file=local, value=f"{size >> 20} MB")
-    # Named by what it is of, so that another run of the same command goes on with it.
-    part = local.with_name(
-        f".{local.name}.{hashlib.sha256(f'{script.board.name}:{remote}'.encode()).hexdigest()[:12]}.part"
-    )
-    meter = _Meter(size, f"from {script.board.name}")
-    try:
-        for attempt in range(_ATTEMPTS - 2):
-            with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
-                told = beside.submit(script.call, "hash", remote, idle=script.board.limits.run_seconds)
-                seen = _fetch_part(script, remote, part, size, meter)
-            if seen is not None and seen == told.result().fields["sha256"]:
-                part.replace(local)
-                return size
-            # Bytes of an earlier file of that name, or it was written to meanwhile.
-            part.unlink()
-            meter.move(-size)
-            if attempt:
-                size = script.call("stat", remote).number("size")
-    except OSError as error:
-        raise KilnError(f"cannot be written: {error.strerror}", file=local) from error
-    finally:
-        meter.close()
-    raise Damaged(
-        "arrives with another hash each time",
-        file=script.board.name,
-        where=remote,
-        hint="is it being written to?",
-    )
-
-
-class _TooLong(Exception):
-    """The board sends more than it said."""
-
-
-def _fetch_part(script: BoardScript, remote: str, part: Path, size: int, meter: _Meter) -> str | None:
-    """Bring what is missing into `part`; return the whole's hash, None where more comes than was told."""
-    digest = hashlib.sha256()
-    done = 0
-    if part.exists() and part.stat().st_size <= size:
-        with part.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-                done += len(chunk)
-    elif part.exists():
-        part.unlink()
-    meter.move(done)
-    failures, best = 0, done
-    with part.open("ab") as sink:
-
-        def take(chunk: bytes) -> None:
-            nonlocal done
-            if done + len(chunk) > size:
-                raise _TooLong
-            sink.write(chunk)
-            digest.update(chunk)
-            done += len(chunk)
-            meter.move(len(chunk))
-
-        while done < size:
-            generation = script.session.generation
-            try:
-                script.stream("send", remote, done, on_stdout=take, idle=script.board.limits.stall_seconds)
-                if done < size:
-                    raise ConnectionLost("the file ended early", file=script.board.name, where=remote)
-            except _TooLong:
-                return None
-            except ConnectionLost:
-                failures = 0 if done > best else failures + 1
-                best = done
-                if failures >= _ATTEMPTS:
-                    raise
-                script.session.reconnect(generation)
-    return digest.hexdigest()
-
-
-def fetch_all(script: BoardScript, files: Mapping[str, Path], *, parallel: int | None = None) -> int:
-    """Bring files home (remote -> local), several at a time, and return their bytes.
-
-    Raises:
-        BoardFault, KilnError: as `fetch`.
-    """
-    workers = min(len(files), parallel or script.board.limits.parallel_uploads) or 1
-    with ThreadPoolExecutor(workers, thread_name_prefix="fetch") as pool:
-        jobs = [pool.submit(fetch, script, remote, local) for remote, local in files.items()]
-        return sum(job.result() for job in jobs)
 
 
 def clean(script: BoardScript, days: int | None = None) -> int:
