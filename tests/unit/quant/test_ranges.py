@@ -15,7 +15,14 @@ from facekiln.errors import KilnError
 from facekiln.quant import collect as room
 from facekiln.quant.collect import collect
 from facekiln.quant.nodes import activations, quantisable, weights
-from facekiln.quant.ranges import Ranges, measure_ranges, ranges_of_onnx, read_ranges, write_ranges
+from facekiln.quant.ranges import (
+    Ranges,
+    TensorRange,
+    measure_ranges,
+    ranges_of_onnx,
+    read_ranges,
+    write_ranges,
+)
 from facekiln.quant.run import Session
 
 
@@ -76,6 +83,15 @@ def test_no_activation_outlives_its_picture(network: onnx.ModelProto, pictures: 
 
     collect(network, Watched(pictures))
     assert asked == [*range(6), *range(6)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limits"), [(2.0, 5.0, (0.0, 4.0)), (-5.0, -2.0, (-4.0, 0.0)), (-3.0, 5.0, (-3.0, 4.0))]
+)
+def test_limits_are_clipped_and_hold_zero(low: float, high: float, limits: tuple[float, float]) -> None:
+    """An asymmetric scale must represent zero exactly: it is what pads."""
+    one = TensorRange("a", "n", "Conv", (1,), low, high, {"kl": 4.0})
+    assert Ranges("", "", 1, {}, {"a": one}).limits("a", "kl") == limits
 
 
 def test_reordered_tensors_share_a_range(network: onnx.ModelProto, pictures: list[Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,13 +69,48 @@ def test_an_emulated_file_says_so_in_every_field(tmp_path: Path, small_wk) -> No
     assert instructions_of(data, said) == b"KILNPAY1\2\0\0\0{}"
 
 
-@pytest.mark.parametrize(
-    ("offset", "change"), [(0x10, wk.REAL_MAGIC), (0x18, b"\1\2\1\0"), (0x20, b"19010713251682\0\0")]
-)
-def test_one_forged_field_does_not_make_it_real(offset: int, change: bytes, small_wk) -> None:
-    data = bytearray(small_wk())
-    data[offset : offset + len(change)] = change
-    assert parse_wk(bytes(data)).emulated
+REAL = {0x10: wk.REAL_MAGIC, 0x18: b"\1\2\1\0", 0x20: b"19010713251682\0\0"}
+
+
+def _forged(data: bytes, *offsets: int) -> bytes:
+    changed = bytearray(data)
+    for offset in offsets:
+        changed[offset : offset + len(REAL[offset])] = REAL[offset]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("left", REAL)
+def test_one_mark_that_is_left_is_enough(left: int, small_wk) -> None:
+    assert parse_wk(_forged(small_wk(), *(offset for offset in REAL if offset != left))).emulated
+    assert not parse_wk(_forged(small_wk(), *REAL)).emulated
+
+
+def test_each_broken_invariant_is_told(small_wk) -> None:
+    said = parse_wk(small_wk())
+    assert replace(said, size_word=said.size_word + 1).problems() == [
+        f"the word at 0x04 is {said.size_word + 1}, not report offset + 64 * nodes = {said.size_word}"
+    ]
+    (told,) = replace(said, report_offset=said.report_offset + 16, size_word=said.size_word + 16).problems()
+    assert told.startswith("the report offset at 0x38")
+    (told,) = replace(said, magic=b"PK\3\4\0\0\0\0").problems()
+    assert told.startswith("the magic at 0x10 is 504b0304")
+    at = wk.SECTIONS.index("weights")
+    weights = replace(said.sections[at], offset=0, length=said.section("report").offset + 1)
+    grown = replace(said, sections=(*said.sections[:at], weights, *said.sections[at + 1 :]))
+    assert "section index starts at" in grown.problems()[0]
+
+
+@pytest.mark.parametrize("length", [wk.LUT_BYTES - 1, wk.LUT_BYTES + 1])
+def test_a_vendors_table_of_another_size_is_told(length: int, small_wk) -> None:
+    said = parse_wk(_forged(small_wk(), *REAL))
+    tables = [
+        replace(one, length=wk.LUT_BYTES) if one.name.startswith("lut") else one for one in said.sections
+    ]
+    about_tables = re.compile(r"lut\d has \d+ bytes")
+    assert not list(filter(about_tables.match, replace(said, sections=tuple(tables)).problems()))
+    tables[wk.SECTIONS.index("lut1")] = replace(said.section("lut1"), length=length)
+    (told,) = filter(about_tables.match, replace(said, sections=tuple(tables)).problems())
+    assert told == f"lut1 has {length} bytes, not {wk.LUT_BYTES}"
 
 
 def test_the_same_inputs_give_the_same_bytes(small_wk) -> None:
@@ -83,6 +120,7 @@ def test_the_same_inputs_give_the_same_bytes(small_wk) -> None:
 def test_names_are_cut_at_31_characters(small_wk) -> None:
     long = "face_rpn_cls_prob_reshape_stride32"
     assert wk.short_name(long) == "face_rpn_cls_prob_reshape_strid"
+    assert wk.short_name("blöb") == "bl?b"
     said = parse_wk(small_wk(output=long))
     assert said.segments[0].outputs[0].name == "face_rpn_cls_prob_reshape_strid"
 
