@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facekiln.commands import add_config, add_verb
+from facekiln.quant.names import METHODS
 
 if TYPE_CHECKING:
     from facekiln.chips.ncnn.settings import NcnnSettings
@@ -65,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--table", type=Path, metavar="FILE", help="a table, ours or ncnn2table's, instead of ranges"
     )
     quantise.add_argument("--table-output", type=Path, metavar="FILE", help="default: PARAM's name, .table")
-    quantise.add_argument(
-        "--method", choices=("minmax", "percentile", "kl", "mse"), help="instead of the config's"
-    )
+    quantise.add_argument("--method", choices=METHODS, help="instead of the config's")
     quantise.add_argument(
         "--keep-float", nargs="*", metavar="LAYER", help="layers, `stem` or `heads`, instead of the config's"
     )

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facekiln.commands import add_config, add_verb
+from facekiln.quant.names import METHODS, SCHEMES
 
 if TYPE_CHECKING:
     from facekiln.config import Config, Model
     from facekiln.quant.run import Pictures
-
-METHODS = ("minmax", "percentile", "kl", "mse")
-SCHEMES = ("symmetric", "asymmetric")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facekiln.commands import add_config, add_verb
+from facekiln.quant.names import METHODS
 
 if TYPE_CHECKING:
     from facekiln.chips.tengine.build_file import Built
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     scales.add_argument("tmfile", type=Path, help="the fp32 file, made from the same ONNX file")
     scales.add_argument("--ranges", type=Path, required=True, help="of `facekiln quant ranges`")
-    scales.add_argument("--method", choices=("minmax", "percentile", "kl", "mse"), default="mse")
+    scales.add_argument("--method", choices=METHODS, default="mse")
     scales.add_argument("--precision", choices=("uint8", "int8"), required=True)
     scales.add_argument("--output", type=Path, required=True, metavar="TABLE")
 

@@ -14,10 +14,10 @@ from facekiln.config import Model
 from facekiln.parity.agreement import agreement_of_outputs
 from facekiln.parity.measure import measure
 from facekiln.progress import progress_bar
-from facekiln.quant.qdq import SCHEMES, build_qdq
+from facekiln.quant.names import METHODS, SCHEMES
+from facekiln.quant.qdq import build_qdq
 from facekiln.quant.ranges import Ranges
 from facekiln.quant.run import Arrays, Session
-from facekiln.quant.thresholds import METHODS
 from facekiln.vision.landmarks import Square, landmarks_from_outputs
 
 

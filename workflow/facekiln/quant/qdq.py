@@ -17,11 +17,10 @@ from onnx import helper, numpy_helper, version_converter
 from facekiln.config import known
 from facekiln.errors import KilnError
 from facekiln.graph.constants import drop_unused_constants
+from facekiln.quant.names import METHODS, SCHEMES
 from facekiln.quant.nodes import WEIGHTED, Weight, activations, node_name, quantisable, weights
 from facekiln.quant.ranges import Ranges
-from facekiln.quant.thresholds import METHODS
 
-SCHEMES = ("symmetric", "asymmetric")
 _OPSET = 13  # the first whose DequantizeLinear has an axis
 _INT8 = 127
 MARK = "SIMULATED: rounds where an int8 chip would; no vendor tool made this and no chip runs it"

@@ -18,8 +18,9 @@ from facekiln.artifact import read_json, sha256_of, write_json
 from facekiln.config import check, known
 from facekiln.errors import KilnError
 from facekiln.quant.collect import Spread, collect
+from facekiln.quant.names import METHODS
 from facekiln.quant.nodes import activations, weights
-from facekiln.quant.thresholds import BINS, METHODS, folded, thresholds
+from facekiln.quant.thresholds import BINS, folded, thresholds
 
 SCHEMA = "ranges"
 

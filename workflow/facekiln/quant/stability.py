@@ -17,8 +17,9 @@ from facekiln.data.calibration_strata import even_draw
 from facekiln.errors import KilnError
 from facekiln.progress import log
 from facekiln.quant.collect import Spread, collect
+from facekiln.quant.names import METHODS
 from facekiln.quant.run import Pictures
-from facekiln.quant.thresholds import METHODS, folded, thresholds
+from facekiln.quant.thresholds import folded, thresholds
 from facekiln.vision.preprocess import to_tensor
 
 # A size is enough where the median tensor's threshold is within this of the largest set's [our judgement]:

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facekiln.quant.names import METHODS
+
 Counts = NDArray[np.int64]
 
 # Bins of the histogram and levels of int8's positive half, as in NVIDIA's description (S. Migacz, "8-bit
@@ -124,9 +126,6 @@ def mse(counts: Counts, top: float) -> float:
         + edges**2.0 * (zeroth[-1] - zeroth[edges])
     )
     return top * int(edges[int(np.argmin(below + inside + beyond))]) / BINS
-
-
-METHODS = ("minmax", "percentile", "kl", "mse")
 
 
 def thresholds(counts: Counts, top: float, percent: float) -> dict[str, float]:
