@@ -10,20 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekiln.data.calibration import read_calibration
+from facekiln.vision.caption import write_line
 from facekiln.vision.image import read_image
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SIDE, _FOOT, _GAP, _HEAD = 150, 34, 8, 40
 _COLUMNS = 8
-_INK, _PAPER, _FRAME = (40, 40, 40), 255, (190, 190, 190)
+_PAPER, _FRAME = 255, (190, 190, 190)
 MOST = 400  # thumbnails: a larger sheet is no longer looked at, and a browser may refuse it
 
 
 def _write(sheet: NDArray[np.uint8], text: str, at: tuple[int, int], scale: float = 0.36) -> None:
-    plain = text.encode("ascii", "replace").decode()
-    while plain and cv2.getTextSize(plain, _FONT, scale, 1)[0][0] > sheet.shape[1] - at[0] - _GAP:
-        plain = plain[:-1]
-    cv2.putText(sheet, plain, at, _FONT, scale, _INK, 1, cv2.LINE_AA)
+    write_line(sheet, text, at, scale=scale, room=sheet.shape[1] - at[0] - _GAP)
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

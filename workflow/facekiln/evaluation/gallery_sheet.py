@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facekiln.vision.caption import write_line
+
 Picture = NDArray[np.uint8]
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GAP, _HEAD, _LINE = 8, 52, 15
-_INK, _PAPER = (40, 40, 40), 255
+_PAPER = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +23,6 @@ class Tile:
 
     picture: Picture
     lines: tuple[str, ...]
-
-
-def write_line(sheet: Picture, text: str, at: tuple[int, int], scale: float, room: int) -> None:
-    """Write one line of plain text, cut at the end to `room` pixels."""
-    plain = text.encode("ascii", "replace").decode()
-    while plain and cv2.getTextSize(plain, _FONT, scale, 1)[0][0] > room:
-        plain = plain[:-1]
-    cv2.putText(sheet, plain, at, _FONT, scale, _INK, 1, cv2.LINE_AA)
 
 
 def draw_tiles(
@@ -51,7 +44,7 @@ def draw_tiles(
     width = _GAP + columns * (side + _GAP)
     sheet = np.full((_HEAD + rows * (side + foot + _GAP), width, 3), _PAPER, np.uint8)
     for index, line in enumerate(heading):
-        write_line(sheet, line, (_GAP, 20 + 20 * index), 0.5, width - 2 * _GAP)
+        write_line(sheet, line, (_GAP, 20 + 20 * index), scale=0.5, room=width - 2 * _GAP)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         top, left = _HEAD + row * (side + foot + _GAP), _GAP + column * (side + _GAP)
@@ -61,5 +54,5 @@ def draw_tiles(
         small = np.asarray(cv2.resize(tile.picture, (across, height), interpolation=how), np.uint8)
         sheet[top : top + height, left : left + across] = small
         for index, line in enumerate(tile.lines[:2]):
-            write_line(sheet, line, (left, top + side + _LINE * (index + 1)), 0.36, side)
+            write_line(sheet, line, (left, top + side + _LINE * (index + 1)), room=side)
     return sheet
