@@ -12,27 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facekiln.chips.bounded import BoundedReader
+from facekiln.chips.bounded import BudgetedReader
 from facekiln.errors import KilnError
 
 _U16, _I32, _U32, _U64 = struct.Struct("<H"), struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<Q")
 _F32 = struct.Struct("<f")
-# Damage may let many tables point to one vector; honest files read each once, vtables a few times.
-_REREADS = 8
-_MIN_BUDGET = 1 << 16
 _MAX_DEPTH = 32
 
 
-class FlatReader(BoundedReader):
+class FlatReader(BudgetedReader):
     """The bytes of one flatbuffer, and how much may still be read from them."""
 
     what = "a SOPHON bmodel"
+    rereads = 8  # honest files read each vector once, vtables a few times
 
     def __init__(self, data: bytes, file: Path | str, base: int) -> None:
         """Read a flatbuffer that starts at byte `base` of its file; errors name offsets in the file."""
         super().__init__(data, file)
         self.base = base
-        self.budget = max(_MIN_BUDGET, _REREADS * len(data))
 
     def fail(self, what: str, offset: int, field: str, **more: object) -> KilnError:
         """Return an error at an offset of the flatbuffer."""
@@ -42,16 +39,6 @@ class FlatReader(BoundedReader):
         """Return the values of a layout (see `BoundedReader.take`)."""
         self.spend(layout.size, offset, field)
         return super().take(layout, offset, field)
-
-    def spend(self, count: int, offset: int, field: str) -> None:
-        """Count bytes as read.
-
-        Raises:
-            KilnError: far more were read than there are: the tables point to the same bytes over and over.
-        """
-        self.budget -= count
-        if self.budget < 0:
-            raise self.fail("the tables point to the same bytes over and over", offset, field)
 
     def follow(self, offset: int, field: str) -> int:
         """Return where the offset that stands at `offset` points to."""

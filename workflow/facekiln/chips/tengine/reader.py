@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from facekiln.chips.bounded import BoundedReader
+from facekiln.chips.bounded import BudgetedReader
 from facekiln.chips.tengine.format import (
     BUFFER,
     CONST,
@@ -31,24 +31,11 @@ from facekiln.errors import KilnError
 
 _MAX_FILE_BYTES = 1 << 31
 _MAX_RANK = 8
-# Damage may let many tables point to one vector; honest files read each once, a few share.
-_REREADS = 4
-_MIN_BUDGET = 1 << 16
 
 
-class _Reader(BoundedReader):
-    """Bounded reads, whose sum is bounded too."""
-
+class _Reader(BudgetedReader):
     what = "a Tengine tmfile"
-
-    def __init__(self, data: bytes, file: Path | str) -> None:
-        super().__init__(data, file)
-        self.budget = max(_MIN_BUDGET, _REREADS * len(data))
-
-    def spend(self, count: int, offset: int, field: str) -> None:
-        self.budget -= count
-        if self.budget < 0:
-            raise self.fail("the tables point to the same bytes over and over", offset, field)
+    rereads = 4  # honest files read each vector once, a few share
 
     def take(self, layout: struct.Struct, offset: int, field: str) -> tuple[Any, ...]:
         values = super().take(layout, offset, field)
