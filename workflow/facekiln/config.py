@@ -129,18 +129,24 @@ class Model:
         return self.sizes[known(label, self.sizes, f"size of model '{self.name}'")]
 
     def declaration(self) -> dict[str, Any]:
-        """What a checkpoint's bytes do not say but its outputs depend on: colour, mean, slope, anchors."""
+        """What a checkpoint's bytes do not say but its outputs depend on: colour, mean, slope, anchors.
+
+        The input's name is none of it: it may be renamed without another training.
+        """
         return {
             "network": self.network,
             "options": dict(self.options),
-            "input": asdict(self.input),
+            "input": {key: value for key, value in asdict(self.input).items() if key != "name"},
             "priors": asdict(self.priors) if self.priors else None,
             "crop": asdict(self.crop) if self.crop else None,
         }
 
     def digest(self, *fields: str) -> str:
-        """Return a hash of the named fields, for Snakemake's params: a change of them reruns the rule."""
-        whole = asdict(self)
+        """Return a hash of the named fields, for Snakemake's params: a change of them reruns the rule.
+
+        `declaration` is the name of all that `declaration()` returns.
+        """
+        whole = {**asdict(self), "declaration": self.declaration()}
         return sha256_of_text(repr([(name, whole[name]) for name in fields]))[:16]
 
 

@@ -29,7 +29,7 @@ rule train_checkpoint:
         runtime=1440,
     params:
         code=fingerprint("facekiln.training.train"),
-        declared=declared("network", "options", "input", "priors", "crop"),
+        declared=declared("declaration"),
     shell:
         "facekiln --log {log} checkpoint train --model {wildcards.model} --output {output.checkpoint}"
 
@@ -46,7 +46,7 @@ rule fetch_checkpoint:
         ENVIRONMENT
     params:
         code=fingerprint("facekiln.models.fetch", "facekiln.models.checkpoint"),
-        declared=declared("network", "options", "input", "priors", "published", "local"),
+        declared=declared("declaration", "published", "local"),
         weights=lambda wc: KILN.weights_of(wc.model),
         mirror=MIRROR,
     shell:

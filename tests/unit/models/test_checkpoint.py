@@ -370,6 +370,22 @@ def test_a_declaration_stored_as_json_compares_equal(config: Config, state: dict
     network_from(parse_checkpoint(data, "x"), config.model("retinaface"), config)
 
 
+def test_a_renamed_input_is_no_other_model(config: Config, state: dict[str, torch.Tensor]) -> None:
+    model = config.model("retinaface")
+    renamed = replace(model, input=replace(model.input, name="data"))
+    assert renamed.declaration() == model.declaration()
+    assert renamed.digest("declaration") == model.digest("declaration") != model.digest("input")
+    # Files of before hold the name.
+    declaration = model.declaration()
+    declaration["input"] = {**declaration["input"], "name": "input"}
+    network_from(parse_checkpoint(trained(config, state, declaration=declaration), "x"), renamed, config)
+    # A published file, known by its hash, too.
+    checkpoint = parse_checkpoint(saved(state), "x.pth")
+    assert model.published
+    pinned = replace(model, published=replace(model.published, sha256=checkpoint.sha256))
+    check_identity(checkpoint, renamed, replace(config, models={"retinaface": pinned, "mine": renamed}))
+
+
 @pytest.mark.parametrize("other", ["retinaface_1mb", "retinaface_first"])
 def test_our_own_file_loads_into_no_other_model(
     config: Config, state: dict[str, torch.Tensor], other: str

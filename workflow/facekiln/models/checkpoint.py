@@ -198,8 +198,13 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
 
 
 def _plain(declaration: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring tuples and integers to the form that JSON has, so that a stored declaration compares equal."""
+    """Bring a declaration to the form in which a stored one compares equal.
+
+    Tuples and integers become what JSON has. The input's name, which earlier files hold, decides nothing.
+    """
     plain: dict[str, Any] = json.loads(json.dumps(declaration), parse_int=float)
+    if isinstance(plain.get("input"), dict):
+        plain["input"].pop("name", None)
     return plain
 
 
