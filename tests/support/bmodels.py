@@ -41,6 +41,9 @@ class S:
     dynamic: int = 0
     on_cpu: int = 0
     encrypted: int = 0
+    contexts: tuple[int, ...] = ()
+    host_words: int = 0
+    subnets: bool = True
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,9 @@ class _Maker:
             o4=coeff,
             i5=stage.dynamic,
             o8=groups,
-            o12=self.offsets(subs),
+            o12=self.offsets(subs) if stage.subnets else None,
+            u13=stage.host_words,
+            o14=self.numbers(stage.contexts, 8) if stage.contexts else None,
             u16=stage.cores,
         )
 

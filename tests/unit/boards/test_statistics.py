@@ -73,6 +73,17 @@ def test_mann_and_kendall_agree_with_kendalls_tau() -> None:
     assert found is not None
     tau = stats.kendalltau(range(8), values)
     assert found.certain == (tau.pvalue < 0.05)
+    # By hand: 25 rises, 2 falls and a tie of two give (23 - 1) / sqrt((8 * 7 * 21 - 2 * 1 * 9) / 18).
+    assert found.z == pytest.approx(2.7429, abs=1e-4)
+    falling = drift_of(values[::-1])
+    assert falling is not None
+    assert falling.z == -found.z and falling.share == pytest.approx(-found.share)
+
+
+def test_a_long_series_is_looked_at_to_its_end() -> None:
+    late = drift_of([10.0] * 600 + [float(value) for value in range(11, 411)])
+    assert late is not None
+    assert late.certain and late.share > 0
 
 
 def test_the_spread() -> None:

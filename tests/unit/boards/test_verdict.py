@@ -40,6 +40,17 @@ def test_heating_up_is_rejected_as_drift() -> None:
     assert found.reasons == ("the latency drifted by +8.6% (limit 5.0%)",)
 
 
+def test_cooling_down_is_drift_too() -> None:
+    found = judge([_mean(11.0 - 0.15 * step) for step in range(7)], Limits(half_width=0.5, spread=0.5))
+    assert found.reasons == ("the latency drifted by -8.5% (limit 5.0%)",)
+
+
+def test_a_large_trend_that_may_be_chance_is_none() -> None:
+    found = judge([_mean(value) for value in (10.0, 9.0, 12.0, 11.0)], Limits(half_width=0.5, spread=0.5))
+    assert found.drift is not None and found.drift > 0.05
+    assert found.verdict == STEADY
+
+
 def test_the_median_of_a_repeat_counts_not_its_outliers() -> None:
     repeats = [_samples([10.0, 10.1, 9.9, 10.0, 10.0, 90.0 + index]) for index in range(3)]
     assert judge(repeats).verdict == STEADY
@@ -84,6 +95,7 @@ def test_slower_and_worse_is_dominated() -> None:
 
 def test_overlapping_times_and_other_protocols_dominate_nobody() -> None:
     assert dominated([Variant("a", 6.0, 6.5, (90,), "x"), Variant("b", 6.4, 6.9, (80,), "x")]) == {}
+    assert dominated([Variant("a", 6.0, 6.4, (90,), "x"), Variant("b", 6.4, 6.9, (80,), "x")]) == {}
     assert dominated([Variant("a", 1.0, 1.1, (90,), "x"), Variant("b", 6.4, 6.9, (80,), "y")]) == {}
     assert dominated([Variant("a", 1.0, 1.1, (90, 70), "x"), Variant("b", 6.4, 6.9, (89, 71), "x")]) == {}
     assert dominated([Variant("a", 1.0, 1.1, (90, 71), "x"), Variant("b", 6.4, 6.9, (89, 71), "x")]) == {

@@ -105,6 +105,22 @@ def test_cores_dynamic_nets_and_parts_on_the_host(read) -> None:  # type: ignore
     assert (mixed.nets[0].stages[0].cpu_subnets, mixed.memory.host_weight) == (1, 64)
 
 
+def test_what_older_and_newer_compilers_write_otherwise(read) -> None:  # type: ignore[no-untyped-def]
+    """No number of cores, no subnets, activations in several parts, words for layers on the host."""
+    stage = S(cores=0, subnets=False, context=1, contexts=(8192, 4096), host_words=10)
+    (found,) = read(nets=(("net", (stage,)),)).nets[0].stages
+    assert (found.cores, found.subnets, found.instructions) == (1, 0, 384)
+    assert (found.context, found.host_context) == (12288, 40)
+
+
+def test_a_binary_that_ends_beyond_the_file_is_refused(read) -> None:  # type: ignore[no-untyped-def]
+    kernel, weights, tpu, dma = 4096, 4096, 4096, 4096
+    all_of_them = kernel + weights + tpu + dma
+    assert read(kernel_start=all_of_them - 100).kernel.section.size == 100
+    with pytest.raises(KilnError, match=f"past the end of the file's binaries.*{all_of_them - 99}"):
+        read(kernel_start=all_of_them - 99)
+
+
 def test_the_start_of_an_empty_binary_means_nothing(read) -> None:  # type: ignore[no-untyped-def]
     # tpu_mlir 1.30.2 leaves uninitialised memory there in BM1684's files.
     assert read(kernel=b"", kernel_start=2**63).kernel is None
