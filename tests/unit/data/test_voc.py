@@ -60,6 +60,13 @@ def test_other_objects_are_passed_over(tmp_path: Path, write: Callable[..., Path
     assert len(read_voc("v", tmp_path, write(text), label="hat")[0]) == 1
 
 
+@pytest.mark.parametrize(
+    "size", ["<width>0</width><height>48</height>", "<width>64</width><height>0</height>"]
+)
+def test_a_side_of_zero_is_unknown(tmp_path: Path, write: Callable[..., Path], size: str) -> None:
+    assert read_voc("v", tmp_path, write(_xml(size=size)))[0].size is None
+
+
 def test_a_list_chooses_and_orders(tmp_path: Path, write: Callable[..., Path]) -> None:
     for name in "abc":
         folder = write(_xml(file=f"{name}.png"), f"{name}.xml")

@@ -40,6 +40,13 @@ def test_a_score_at_the_threshold_is_neither_lost_nor_invented() -> None:
     assert (result.parent, result.child, result.invented) == (0, 1, 0.0)
 
 
+def test_faces_under_the_threshold_make_up_for_none_above() -> None:
+    weak = agreement([(faces((*A, 0.9), (*B, 0.45)), faces((*B, 0.52)))], 0.5)
+    assert (weak.parent, weak.child, weak.found, weak.invented) == (1, 1, 0.0, 0.0)
+    weak = agreement([(faces((*B, 0.52)), faces((*A, 0.9), (*B, 0.45)))], 0.5)
+    assert (weak.parent, weak.child, weak.found, weak.invented) == (1, 1, 1.0, 1.0)
+
+
 def test_one_face_is_not_matched_twice() -> None:
     result = agreement([(faces((*A, 0.9), (1.0, 0.0, 11.0, 10.0, 0.8)), faces((*A, 0.9)))], 0.5)
     assert result.found == 0.5

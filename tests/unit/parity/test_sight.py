@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,11 @@ def test_where_all_pictures_are_alike_the_plain_cosine_counts() -> None:
     assert cosine_of_differences([(one, one)] * 3) == pytest.approx(1)
     assert cosine_of_differences([(one, np.array([[2.0, -1.0]], np.float32))]) == pytest.approx(0)
     assert cosine_of_differences([(one, one * np.nan), (one + 1, one)]) == 0
+
+
+def test_an_answer_that_is_off_by_the_same_in_all_pictures_is_unlike() -> None:
+    pairs = [(np.array([[value, -value]]), np.array([[value + 5, -value]])) for value in (-1.0, 0.0, 1.0)]
+    assert cosine_of_differences(pairs) == pytest.approx(2 / math.sqrt(79), abs=1e-6)
 
 
 @pytest.fixture

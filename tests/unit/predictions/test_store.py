@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facekiln.artifact import write_json
 from facekiln.errors import KilnError
 from facekiln.predictions.store import (
     META_KEYS,
@@ -144,6 +145,13 @@ def test_damage_is_told(tmp_path: Path, name: str, content: bytes | None) -> Non
     else:
         path.write_bytes(content)
     with pytest.raises(KilnError, match=name):
+        read_predictions(tmp_path / "p")
+
+
+def test_arrays_beside_another_description_are_refused(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p", made([1, 2]))
+    write_json(tmp_path / "p/predictions.json", made([1, 2, 0]).meta)
+    with pytest.raises(KilnError, match=r"another number of pictures.*value: 2; limit: 3"):
         read_predictions(tmp_path / "p")
 
 
