@@ -51,6 +51,15 @@ def test_figures_that_cannot_belong_together_are_refused(wrong: dict[str, object
         Stats(**wrong)  # type: ignore[arg-type]
 
 
+def test_percentiles_are_in_the_order_of_numbers_not_of_words() -> None:
+    assert Stats(mean=3.0, percentiles={"5": 1.0, "10": 2.0, "100": 9.0}).percentiles["10"] == 2.0
+
+
+def test_another_unit_scales_every_figure() -> None:
+    half = stats_of([float(value) for value in range(2, 24, 2)]).scaled(0.5)
+    assert half == stats_of([float(value) for value in range(1, 12)])
+
+
 def _timing(**more: object) -> Timing:
     values: dict[str, object] = {
         "tool": "bmrt_test",

@@ -85,7 +85,16 @@ def test_lapa_has_106_points_and_the_box_around_them(tmp_path: Path) -> None:
     assert sample.boxes[0].tolist() == [*points.min(axis=0), *points.max(axis=0)]
 
 
-@pytest.mark.parametrize("text", ["", "106\n1 2\n", "105\n" + "1 2\n" * 105, "106\n" + "1 2 3\n" * 106])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "106\n1 2\n",
+        "105\n" + "1 2\n" * 105,
+        "68\n" + "1 2\n" * 106,
+        "106\n" + "1 2 3\n" * 106,
+    ],
+)
 def test_lapa_refuses_other_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(KilnError, match=r"a\.txt: is no LaPa landmark file"):

@@ -110,6 +110,16 @@ def test_label_layout(tmp_path: Path, write: Callable[[str], Path]) -> None:
     assert handshaking.landmarks is not None and not handshaking.landmarks.labelled.any()
 
 
+def test_a_point_left_of_and_above_the_picture_is_not_annotated(
+    tmp_path: Path, write: Callable[[str], Path]
+) -> None:
+    row = "1 2 30 40 " + "-1.0 -1.0 0.0 " + "-1.0 5.0 0.0 " + "3 4 0 " * 3
+    (sample,) = read_wider_label("w", tmp_path, write(f"# a.jpg\n{row}\n"))
+    assert sample.landmarks is not None
+    assert sample.landmarks.labelled.tolist() == [[False, True, True, True, True]]
+    assert sample.landmarks.points[0, 1].tolist() == [-1, 5]
+
+
 def test_label_layout_with_sizes_has_corners(tmp_path: Path, write: Callable[[str], Path]) -> None:
     row = "449 330 571 479 " + "1 2 0 " * 5
     (sample,) = read_wider_label("w", tmp_path, write(f"# 0--Parade/a.jpg 1024 1385\n{row}\n"))

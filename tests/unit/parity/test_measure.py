@@ -28,6 +28,12 @@ def test_an_output_of_zeros_never_passes_for_the_parent() -> None:
     assert measure(np.zeros(4), np.zeros(4)).cosine == 1.0
 
 
+def test_an_error_on_an_output_of_zeros_is_beyond_any_limit() -> None:
+    m = measure(np.zeros(4), np.full(4, 1e-9))
+    assert m.cosine == 0.0 and m.max_rel > 1e9 and m.sqnr_db == -200
+    assert measure(np.zeros(4), np.zeros(4)).max_rel == 0.0
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_not_finite_fails_every_gate(bad: float) -> None:
     m = measure(np.ones(3), np.array([1.0, bad, 1.0]))
@@ -43,7 +49,7 @@ def test_shapes_must_agree() -> None:
 def test_worst_takes_each_figure_at_its_worst() -> None:
     a = measure(np.array([1.0, 0.0]), np.array([1.0, 0.1]))
     b = measure(np.array([1.0, 0.0]), np.array([1.0, 0.0]))
-    assert worst([a, b]) == a
+    assert worst([a, b]) == worst([b, a]) == a
 
 
 @given(arrays(np.float32, 8, elements=st.floats(-1e3, 1e3, width=32)), st.floats(0.1, 10))

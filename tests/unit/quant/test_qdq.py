@@ -208,6 +208,36 @@ def test_bias_correction_takes_out_the_mean_error(
     assert on_own < 0.05 * before
 
 
+def test_operators_without_a_bias_get_one_of_their_output_channels() -> None:
+    """A ConvTranspose stores [in, out / groups, ...], a Gemm [in, out], or [out, in] by transB."""
+    make, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    random = np.random.default_rng(2)
+    shapes = {"w": (4, 3, 2, 2), "g": (6, 5), "t": (7, 5)}
+    stored = [
+        numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        make("ConvTranspose", ["x", "w"], ["a"], "up", strides=[2, 2], group=2),
+        make("GlobalAveragePool", ["a"], ["b"]),
+        make("Flatten", ["b"], ["c"]),
+        make("Gemm", ["c", "g"], ["d"], "plain"),
+        make("Gemm", ["d", "t"], ["e"], "turned", transB=1),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [tensor("x", 1, [1, 4, 3, 3])], [tensor("e", 1, [1, 7])], stored
+    )
+    network = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    picture = random.normal(size=(1, 4, 3, 3)).astype(np.float32)
+    found = correct_biases(network, network, [picture])
+    assert {name: value.shape for name, value in found.items()} == {
+        "up": (6,),
+        "plain": (5,),
+        "turned": (7,),
+    }
+    assert all(np.abs(value).max() < 1e-5 for value in found.values())
+
+
 def test_correcting_a_float_network_changes_nothing(network: onnx.ModelProto, pictures: list[Any]) -> None:
     biases = correct_biases(network, network, pictures[:2])
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.graph.initializer}

@@ -182,6 +182,12 @@ def test_short_side_stops_where_the_long_one_would_be_too_long(size: tuple[int, 
     assert str(how) == "short_1600_max_2150"
 
 
+def test_short_side_decides_where_the_long_one_only_rounds_to_the_longest() -> None:
+    # 201 * 0.5 rounds to 100, which is not more than 100 (Pytorch_Retinaface, test_widerface.py).
+    _, back = Resize("short_side", side=75, longest=100, interpolation="linear")(picture(150, 201))
+    assert (back.x_scale, back.y_scale) == (0.5, 0.5)
+
+
 def test_pixels_are_resampled_by_the_ratio_and_not_by_the_rounded_size() -> None:
     """999 x 350 at 320: the short side is 112.11 pixels and is rounded; its ratio is not 112 / 350."""
     image = picture(350, 999)
