@@ -204,7 +204,7 @@ def _install(environment: Environment, settings: EnvironmentSettings, python: Pa
                 elif text.startswith("Installing collected packages"):
                     bar.update(total - bar.n)
 
-            def tick() -> None:
+            def tick(_process: int) -> None:
                 # pip is silent while it installs, which is most of the time.
                 installed = sum(1 for _ in environment.packages.glob("*.dist-info"))
                 if bar.n >= total:

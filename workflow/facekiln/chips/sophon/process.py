@@ -110,7 +110,7 @@ def run_group(
     variables: Mapping[str, str],
     limit: float,
     on_line: Callable[[str, bool], None],
-    on_tick: Callable[[], None] = lambda: None,
+    on_tick: Callable[[int], None] = lambda _process: None,
     pass_fds: Sequence[int] = (),
 ) -> int:
     """Run a program in a session of its own to its end; nothing of it is left running, however this ends.
@@ -121,7 +121,7 @@ def run_group(
         variables: its whole environment.
         limit: seconds that it may take.
         on_line: gets each line of its output and whether a carriage return ended it.
-        on_tick: called about twice a second while it runs.
+        on_tick: called about twice a second while it runs, with its process id.
         pass_fds: descriptors that it and its children keep open (locks).
 
     Returns:
@@ -163,7 +163,7 @@ def run_group(
 
 
 def _follow(
-    process: subprocess.Popen[bytes], deadline: float, lines: _Lines, on_tick: Callable[[], None]
+    process: subprocess.Popen[bytes], deadline: float, lines: _Lines, on_tick: Callable[[int], None]
 ) -> None:
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
@@ -183,7 +183,7 @@ def _follow(
         if now > deadline:
             lines.feed(b"", final=True)
             raise TimeoutError
-        on_tick()
+        on_tick(process.pid)
     lines.feed(b"", final=True)
     while process.poll() is None:  # it closed its output and goes on
         if time.monotonic() > deadline:

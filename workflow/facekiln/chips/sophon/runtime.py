@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from facekiln.chips.sophon import runtime_child
 from facekiln.chips.sophon.environment import Environment
+from facekiln.chips.sophon.pollers import lower_pollers
 from facekiln.chips.sophon.runtime_files import find_twin, link_library
 from facekiln.errors import KilnError
 
@@ -99,6 +100,7 @@ class SophonRuntime:
             self._end = weakref.finalize(self, _end, self._process, words)
             with self._ends_on_failure():
                 told, _ = self._answer(time.monotonic() + 60 * _START_MINUTES, _START_MINUTES, "loading it")
+            lower_pollers(self._process.pid)
         # The library is loaded, its link gone: nothing is left behind even if we are killed.
         self.inputs, self.outputs = _tensors(told["inputs"]), _tensors(told["outputs"])
 

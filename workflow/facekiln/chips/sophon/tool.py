@@ -17,6 +17,7 @@ from pathlib import Path
 from facekiln.artifact import is_running
 from facekiln.chips.sophon.causes import cause_of
 from facekiln.chips.sophon.environment import Environment
+from facekiln.chips.sophon.pollers import lower_pollers
 from facekiln.chips.sophon.process import TookTooLong, run_group, terminable
 from facekiln.errors import KilnError
 from facekiln.progress import log as messages
@@ -223,13 +224,14 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 class _Heartbeat:
-    """A line every ten seconds of a run: how long, and where the tool is."""
+    """Twice a second the C model's pollers make way; every ten, a line: how long it runs, and where it is."""
 
     def __init__(self, title: str, text: Output) -> None:
         self._title, self._text = title, text
         self._start = self._told = time.monotonic()
 
-    def tick(self) -> None:
+    def tick(self, process: int) -> None:
+        lower_pollers(process)
         now = time.monotonic()
         if now - self._told >= _BEAT:
             self._told = now
