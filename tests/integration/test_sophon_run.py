@@ -6,6 +6,7 @@ Needs the environment that `facekiln sophon environment --make` makes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from facekiln.chips.sophon.artifacts import Artifact
 from facekiln.chips.sophon.compile_file import Tables, compile_file
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.outputs import meaning
+from facekiln.chips.sophon.pollers import ENGINE, STEPS
 from facekiln.chips.sophon.runtime import SophonRuntime
 from facekiln.chips.sophon.settings import SophonSettings, load_settings
 from facekiln.chips.sophon.transform import transform_file
@@ -123,6 +125,18 @@ def test_chips_run_side_by_side(bench: Bench, pictures: np.ndarray) -> None:
             ):
                 for name, value in first.items():
                     np.testing.assert_array_equal(second[name], value, err_msg=str(path))
+
+
+def test_threads_that_only_poll_make_way(bench: Bench) -> None:
+    """By the library's own names of its threads; without them this would silently be slow again."""
+    with SophonRuntime(bench.file("bm1684x", "fp16"), bench.environment) as runtime:
+        priorities = {
+            (task / "comm").read_text().strip(): os.getpriority(os.PRIO_PROCESS, int(task.name))
+            for task in Path(f"/proc/{runtime._process.pid}/task").iterdir()
+        }
+    engine = priorities.pop(ENGINE)
+    assert {"TPU_GDMA", "CORE_MAIN"} <= priorities.keys()
+    assert min(priorities.values()) == min(engine + STEPS, 19)
 
 
 def test_every_tensor_of_a_twin_has_its_onnx_name(bench: Bench, pictures: np.ndarray) -> None:

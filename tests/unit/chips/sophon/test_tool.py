@@ -13,6 +13,7 @@ import pytest
 
 from facekiln.artifact import is_running
 from facekiln.chips.sophon import tool
+from facekiln.chips.sophon.pollers import STEPS
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.errors import KilnError
 from facekiln.progress import log as messages
@@ -250,3 +251,21 @@ def test_sockets_of_the_tool_fit_into_their_paths(tmp_path: Path, monkeypatch: p
     made = environment(tmp_path, {"npz_tool": textwrap.dedent(script)})
     assert run_tool(made, "npz_tool", [], folder=tmp_path, log=None, timeout_minutes=1) == "1\n"
     assert not list(deep.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
+def test_pollers_of_a_simulation_make_way_while_it_runs(tmp_path: Path) -> None:
+    script = """
+        import ctypes, os, threading, time
+        def engine():
+            ctypes.CDLL(None).prctl(15, b"TPU_BD")
+            time.sleep(20)
+        threading.Thread(target=engine, daemon=True).start()
+        before, end = os.nice(0), time.monotonic() + 15
+        while os.getpriority(os.PRIO_PROCESS, os.getpid()) == before and time.monotonic() < end:
+            time.sleep(0.05)
+        print(os.getpriority(os.PRIO_PROCESS, os.getpid()) - before)
+    """
+    made = environment(tmp_path, {"model_deploy": textwrap.dedent(script)})
+    printed = run_tool(made, "model_deploy", [], folder=tmp_path, log=None, timeout_minutes=1)
+    assert int(printed) == min(STEPS, 19 - os.nice(0))
