@@ -261,6 +261,15 @@ def test_lost_lines_never_change_a_figure(dialect: str, data: st.DataObject) -> 
             assert part == whole.parts[name]
 
 
+def test_a_section_whose_heading_is_lost_is_not_read_as_the_one_before() -> None:
+    lines = WHOLE["new"].splitlines()
+    heading = next(index for index, line in enumerate(lines) if "D2H Summary" in line)
+    compute = next(index for index, line in enumerate(lines) if "MLU Compute" in line and "Summary" in line)
+    host = next(index for index in range(compute, heading) if "host clock" in lines[index])
+    with pytest.raises(KilnError, match="precedes"):
+        parse("\n".join(line for index, line in enumerate(lines) if index not in (heading, host)))
+
+
 @given(st.integers(0, len(OLD) - 1), st.sampled_from("0123456789,.x -e"))
 def test_a_changed_character_never_changes_the_mean_or_the_throughput(place: int, character: str) -> None:
     try:

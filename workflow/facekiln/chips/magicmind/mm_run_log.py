@@ -245,6 +245,10 @@ class _Reader:
         group = report.groups[-1]
         if key in group.parts:
             raise fail(TOOL, "a second line of the same latency", line.number, line.text.strip())
+        # A heading that was lost would give the next section's latencies to this one.
+        order = list(_CLOCKS.values())
+        if key[1] and any((key[0], later) in group.parts for later in order[order.index(key[1]) + 1 :]):
+            raise fail(TOOL, "a latency stands behind one that it precedes", line.number, line.text.strip())
         group.parts[key] = _stats(match, line.number)
 
     def finish(self) -> MmRunLog:
