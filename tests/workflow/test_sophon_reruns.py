@@ -1,6 +1,5 @@
 """What makes SOPHON's artifacts again and what does not: files are pretended, and noted as made."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -29,17 +28,6 @@ def made_at(folder: Path) -> Path:
     return folder
 
 
-def pretend(checkout: Checkout, *targets: str) -> None:
-    """Put an empty file or folder in place of each output that targets need; Snakemake notes them as made."""
-    told = checkout.snakemake("-n", "--", *targets).stdout
-    for line in re.findall(r"^ {4}output: (.*)$", told, re.MULTILINE):
-        for name in line.split(", "):
-            path = checkout.folder / name.removesuffix(" (temporary)")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch() if path.suffix else path.mkdir()
-    checkout.snakemake("--touch", "--forceall", "--", *targets)
-
-
 @pytest.fixture(scope="module")
 def built(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = copy_checkout(root, tmp_path_factory.mktemp("reruns"))
@@ -47,7 +35,7 @@ def built(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     (models / "small.yaml").write_text((models / "tiny.yaml").read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEKILN_TOOLCHAINS", str(made_at(checkout.folder / "first")))
-        pretend(checkout, *WANTED, *QTABLES)
+        checkout.pretend(*WANTED, *QTABLES)
         done = checkout.snakemake("-n", "--", *WANTED, *QTABLES)
         assert "missing provenance" not in done.stdout + done.stderr
     return checkout

@@ -144,9 +144,11 @@ class Model:
     def digest(self, *fields: str) -> str:
         """Return a hash of the named fields, for Snakemake's params: a change of them reruns the rule.
 
-        `declaration` is the name of all that `declaration()` returns.
+        `declaration` is the name of all that `declaration()` returns. Of the user's own file where it lies is
+        told only if no sha256 says which it is.
         """
-        whole = {**asdict(self), "declaration": self.declaration()}
+        own = self.local and (self.local.sha256 or self.local.path)
+        whole = {**asdict(self), "declaration": self.declaration(), "local": own}
         return sha256_of_text(repr([(name, whole[name]) for name in fields]))[:16]
 
 

@@ -103,6 +103,24 @@ class Targets:
         self.config.weights_of(model)
         return f"{RESULTS}/checkpoints/{model}.pth"
 
+    def own_file_of(self, wildcards: Wildcards) -> list[str]:
+        """Return the user's own checkpoint that a rule copies, where no sha256 pins it: it may become another.
+
+        Raises:
+            KilnError: it is not there.
+        """
+        model = self.config.model(wildcards.model)
+        if self.config.weights_of(model.name) != "local" or model.local is None or model.local.sha256:
+            return []
+        path = Path(model.local.path).expanduser()
+        if not path.is_file():
+            raise KilnError(
+                f"your own checkpoint of '{model.name}' is not there",
+                file=path,
+                hint=f"put it there, or correct `local.path` in config/models/{model.name}.yaml",
+            )
+        return [str(path)]
+
     def models_born_as(self, stage: str) -> str:
         """Return a regular expression for the models that are born as `checkpoint` or `onnx`."""
         names = [name for name, model in self.config.models.items() if model.born == stage]

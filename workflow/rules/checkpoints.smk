@@ -35,6 +35,8 @@ rule train_checkpoint:
 
 
 rule fetch_checkpoint:
+    input:
+        checked(TARGETS.own_file_of),
     output:
         "results/checkpoints/{model}.pth",
     log:
@@ -48,7 +50,6 @@ rule fetch_checkpoint:
         code=fingerprint("facekiln.models.fetch", "facekiln.models.checkpoint"),
         declared=declared("declaration", "published", "local"),
         weights=lambda wc: KILN.weights_of(wc.model),
-        mirror=MIRROR,
     shell:
         "facekiln --log {log} checkpoint fetch --model {wildcards.model} --weights {params.weights}"
-        " {params.mirror} --output {output}"
+        " {MIRROR} --output {output}"

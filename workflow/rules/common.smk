@@ -1,5 +1,7 @@
 # The loaded config, and short helpers that give rules their inputs; their logic is facekiln.targets.
 
+import shlex
+
 from facekiln.boards.settings import load_boards
 from facekiln.config import load_config
 from facekiln.errors import KilnError
@@ -47,6 +49,8 @@ def one_job_per_board():
 
 KILN = or_stop(load_config, "config", config)
 TARGETS = Targets(KILN)
-MIRROR = f"--mirror {KILN.mirror}" if KILN.mirror else ""
+# Where pinned files lie is no part of what they are: this stands in shell commands, not in params, so that another
+# place makes nothing again.
+MIRROR = shlex.join(["--mirror", KILN.mirror]) if KILN.mirror else ""
 # What `--sdm conda` makes; in an activated virtual environment it is not used.
 ENVIRONMENT = workflow.source_path("../../envs/facekiln.yaml")
