@@ -115,6 +115,9 @@ class Attempt:
                 self._check_amount()
                 state = self.script.call("state", self.run)
             except ConnectionLost as lost:
+                # Looked at once more beyond its limit, as it may have ended well, but not for ever.
+                if time.monotonic() > backstop:
+                    raise self._endless() from lost
                 log.warning("%s: %s; looking for it again", self.script.board.name, lost.what)
                 self.script.session.reconnect(generation)
                 self.reconnections += 1
@@ -137,7 +140,16 @@ class Attempt:
                 )
             time.sleep(self.limits.poll_seconds)
             if time.monotonic() > backstop:
-                raise RunLost("the command does not end", file=self.script.board.name, where=self.run)
+                raise self._endless()
+
+    def _endless(self) -> RunLost:
+        return RunLost(
+            "the command does not end, nor does the board end it at its limit",
+            file=self.script.board.name,
+            value=self.run,
+            limit=f"{self.timeout:g} s",
+            hint=f"see what still runs there: facekiln board status {self.script.board.name}",
+        )
 
     def _check_amount(self) -> None:
         if any(output.over for output in self.outputs):
