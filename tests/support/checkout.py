@@ -68,7 +68,7 @@ class Checkout:
         return jobs
 
     def pretend(self, *targets: str) -> None:
-        """Put an empty file or folder in place of each output that targets need; Snakemake notes them as made."""
+        """Put an empty file or folder in place of each output that targets need; Snakemake notes it."""
         told = self.snakemake("-n", "--", *targets).stdout
         for line in re.findall(r"^ {4}output: (.*)$", told, re.MULTILINE):
             for name in line.split(", "):

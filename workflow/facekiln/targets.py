@@ -104,7 +104,7 @@ class Targets:
         return f"{RESULTS}/checkpoints/{model}.pth"
 
     def own_file_of(self, wildcards: Wildcards) -> list[str]:
-        """Return the user's own checkpoint that a rule copies, where no sha256 pins it: it may become another.
+        """Return the user's own checkpoint that a rule copies, where no sha256 pins it and it may change.
 
         Raises:
             KilnError: it is not there.

@@ -35,7 +35,7 @@ rule compare_range_methods:
         ENVIRONMENT
     threads: 2
     params:
-        code=fingerprint("facekiln.quant.estimate"),
+        code=fingerprint("facekiln.quant.estimate", "facekiln.parity.pictures"),
         declared=declared("input", "outputs", "priors", "decode", "crop"),
         pictures=KILN.parity,
     shell:
@@ -65,7 +65,9 @@ rule measure_sensitivity:
     threads: 2
     params:
         code=fingerprint(
-            "facekiln.quant.sensitivity", "facekiln.quant.sensitivity_report"
+            "facekiln.quant.sensitivity",
+            "facekiln.quant.sensitivity_report",
+            "facekiln.parity.pictures",
         ),
         declared=declared("input", "outputs", "priors", "decode", "crop"),
         pictures=KILN.parity,

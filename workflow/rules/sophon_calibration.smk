@@ -42,7 +42,7 @@ rule plan_sophon:
         ENVIRONMENT
     threads: 2
     params:
-        code=fingerprint("facekiln.chips.sophon.plan"),
+        code=fingerprint("facekiln.chips.sophon.plan", "facekiln.quant.run"),
         settings=checked(SOPHON.plan),
         given=checked(SOPHON.plan_options),
     shell:

@@ -81,7 +81,7 @@ rule draw_gallery:
     conda:
         ENVIRONMENT
     params:
-        code=fingerprint("facekiln.evaluation.gallery"),
+        code=fingerprint("facekiln.evaluation.gallery", "facekiln.data.declared"),
     shell:
         "facekiln --log {log} gallery {wildcards.kind} {input} --output {output}"
 
@@ -110,6 +110,6 @@ rule draw_shifts:
     conda:
         ENVIRONMENT
     params:
-        code=fingerprint("facekiln.evaluation.gallery"),
+        code=fingerprint("facekiln.evaluation.gallery", "facekiln.data.declared"),
     shell:
         "facekiln --log {log} gallery shifts {input.child} {input.parent} --output {output}"

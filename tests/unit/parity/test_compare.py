@@ -8,7 +8,7 @@ import pytest
 from facekiln.config import Crop, load_config
 from facekiln.data.calibration_pool import drawn_sample
 from facekiln.parity import compare
-from facekiln.parity.compare import choose_pictures
+from facekiln.parity.pictures import choose_pictures
 from facekiln.vision.image import write_image
 from facekiln.vision.landmarks import cut, square_around
 

@@ -138,7 +138,7 @@ def _ranges_of(options: argparse.Namespace) -> Any:
 def _pictures(
     options: argparse.Namespace, config: Config, model: Model, size: str
 ) -> tuple[Pictures, dict[str, Any]]:
-    from facekiln.parity.compare import choose_pictures
+    from facekiln.parity.pictures import choose_pictures
     from facekiln.quant.run import pictures_in_memory
 
     source = options.images or config.parity["images"]

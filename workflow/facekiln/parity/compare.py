@@ -10,31 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from facekiln.artifact import sha256_of
-from facekiln.config import Config, Crop, Model
-from facekiln.data.calibration_pool import drawn_sample, fit_sample
-from facekiln.data.pictures import PROCEDURAL, pictures
+from facekiln.config import Config, Model
 from facekiln.parity.agreement import agreement_of_outputs
 from facekiln.parity.divergence import first_divergence
 from facekiln.parity.executors import Arrays, Picture, Stage, open_stage, run_each
 from facekiln.parity.gates import Gate, judge_differences, judge_faces, judge_outputs, stops
 from facekiln.parity.measure import Measure, measure, worst
+from facekiln.parity.pictures import choose_pictures
 from facekiln.parity.sight import cosine_of_differences
 from facekiln.progress import log, progress_bar
-from facekiln.vision.preprocess import fit
-
-
-def choose_pictures(
-    source: str, count: int, seed: int, size: tuple[int, int], policy: str, crop: Crop | None = None
-) -> list[tuple[str, Picture]]:
-    """Return named pictures fitted to the network's size (see `facekiln.data.pictures`).
-
-    A landmark model has a `crop`: it gets squares around drawn faces; a folder's pictures count as crops.
-    """
-    if crop and source == PROCEDURAL:
-        drawn = (drawn_sample(index, seed, size, crop) for index in range(count))
-        return [(one.source, fit_sample(one, one.load(), size, policy, crop)) for one in drawn]
-    policy = "stretch" if crop else policy
-    return [(name, fit(image, size, policy)[0]) for name, image in pictures(source, count, seed, size)]
 
 
 def _limits(precision: str, reader: str, gates: Mapping[str, Any]) -> dict[str, Any]:
