@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facekiln.artifact import sha256_of, write_bytes
 from facekiln.config import Config, Golden, Model, load_config
 from facekiln.errors import KilnError
 from facekiln.evaluation import gates_run
 from facekiln.evaluation.gates_board import UNIT, board_faces, gate_board_decode, to_board
 from facekiln.evaluation.gates_run import gate_batch, gate_golden, gate_pipelines
 from facekiln.predictions.store import Predictions
+from facekiln.provenance import write_record
 from facekiln.vision.decode import encode_boxes
 from facekiln.vision.detect import faces_from_outputs
 from facekiln.vision.heads import HeadMap, split
+from facekiln.vision.image import write_image
 from facekiln.vision.priors import make_priors
 
 SIZE = (640, 640)
@@ -96,6 +99,26 @@ def test_a_landmark_model_is_skipped_with_a_reason(config: Config) -> None:
     verdict = gate_golden(Path("x.onnx"), config.model("ghostone"), "112", config, subject="x.onnx")
     assert verdict.verdict == "skipped"
     assert "landmark" in verdict.reason
+
+
+def test_weights_of_snakemakes_own_option_are_judged_on_the_golden_picture(
+    stage: Callable[..., None], root: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--config weights=published` stands in the checkpoint's record, not in config.yaml."""
+    picture, checkpoint = tmp_path / "mirror/x.png", tmp_path / "results/checkpoints/retinaface.pth"
+    write_image(picture, np.zeros((64, 64, 3), np.uint8))
+    write_bytes(checkpoint, b"weights")
+    monkeypatch.chdir(tmp_path)
+    there = replace(load_config(root / "config"), mirror=str(picture.parent))
+    assert there.weights == "synthetic"
+    known = replace(model, golden=Golden(sha256_of(picture), (1, 1)))
+    stage(np.array([[100.0, 100, 200, 200]]), [0.99])
+    reasons = []
+    for weights in ("published", "synthetic"):
+        write_record(checkpoint, verb="checkpoint fetch", inputs=[], settings={"weights": weights})
+        reasons.append(gate_golden(Path("x.wk"), known, "640", there, subject="x.wk").reason)
+    assert "golden picture" in reasons[0]
+    assert "drawn faces" in reasons[1]
 
 
 @pytest.mark.published

@@ -14,6 +14,7 @@ from facekiln.data.procedural import Style, draw_scene, scene_seed
 from facekiln.errors import KilnError
 from facekiln.evaluation.gates import Verdict, skipped
 from facekiln.evaluation.pipelines import judge_points, with_worst
+from facekiln.evaluation.weights import weights_used
 from facekiln.parity.agreement import agreement
 from facekiln.parity.executors import Picture, Stage, open_stage
 from facekiln.parity.gates import judge_faces
@@ -22,6 +23,7 @@ from facekiln.parity.measure import worst as worst_measure
 from facekiln.predictions.names import backend_for
 from facekiln.predictions.store import Predictions
 from facekiln.progress import log
+from facekiln.targets import RESULTS
 from facekiln.verdict import FAILED, at_least, at_most, worst
 from facekiln.vision.detect import Faces, faces_from_outputs
 from facekiln.vision.nms import best_pairs
@@ -45,7 +47,7 @@ def gate_golden(path: Path, model: Model, label: str, config: Config, *, subject
         path: the artifact, of any kind that runs here.
         model: its model.
         label: its size's label.
-        config: limits (`gates.golden`), kind of weights and mirror.
+        config: limits (`gates.golden`), mirror, and the kind of weights where no checkpoint here tells it.
         subject: the artifact's name in the verdict.
 
     Raises:
@@ -61,7 +63,9 @@ def gate_golden(path: Path, model: Model, label: str, config: Config, *, subject
 
 
 def _golden_picture(model: Model, config: Config) -> Picture | None:
-    if not model.golden or not config.mirror or config.weights_of(model.name) != "published":
+    if not model.golden or not config.mirror:
+        return None
+    if weights_used(model.name, config, Path(RESULTS)) != "published":
         return None
     from facekiln.vision.image import read_image
 
