@@ -162,6 +162,20 @@ def test_target_that_no_rule_makes_gets_the_nearest(targets: Targets, path: str,
     assert answer in str(refused.value)
 
 
+def test_an_unknown_evaluator_is_told_which_there_are(targets: Targets) -> None:
+    outputs = [
+        "results/eval/{evaluator,port|matlab}/{backend}/{artifact}/{dataset}.json",
+        "results/eval/{evaluator,voc}/{backend}/{artifact}/{dataset}.json",
+        "results/eval/nme/{backend}/{artifact}/{dataset}.json",
+    ]
+    with pytest.raises(KilnError) as error:
+        targets.refuse_unknown("eval/wider/onnxruntime/onnx/retinaface_640.onnx/procedural.json", outputs)
+    message = str(error.value)
+    assert "did you mean" not in message
+    assert "eval/{port|matlab}/{backend}" in message
+    assert "eval/voc/{backend}" in message
+
+
 def test_unclaimed_is_what_no_output_matches() -> None:
     free = re.compile(
         unclaimed([r"results/nnie/(?P<model>\w+)_(?P<size>\d+)\.wk$", r"results/onnx/(?P<m>\w+)$"])

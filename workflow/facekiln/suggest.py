@@ -19,7 +19,7 @@ Part = tuple[str, str]
 
 _WILDCARD = re.compile(r"\{(\w+)(?:,([^}]*))?\}")
 _WORDS = re.compile(r"[\w-]*")
-_LEAST = 0.6
+_LEAST, _LEAST_WORD = 0.6, 0.4
 _TYPE = re.compile(r"(?<![a-z0-9])(uint|q?int|fp|float|f)(\d+)(?!\d)")
 _KINDS = {"qint": "int", "fp": "float", "f": "float"}
 # What a name without a type holds.
@@ -165,7 +165,7 @@ def _nearest_word(form: str, word: str) -> list[Part]:
     split = _split(form)
     place = next((place for place, (kind, _) in enumerate(split) if kind), None)
     if place is None:
-        return split
+        return split if difflib.get_close_matches(word, [form], cutoff=_LEAST_WORD) else [("", "?")]
     front, ending = _text(split[:place]), _text(split[place + 1 :])
     kind, constraint = split[place]
     bare, entry = word.removeprefix(front).removesuffix(ending), ""
@@ -174,7 +174,7 @@ def _nearest_word(form: str, word: str) -> list[Part]:
         entry = at + name
     choices = _words_of(kind, constraint)
     if choices and bare not in choices:
-        near = difflib.get_close_matches(bare, choices, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(bare, choices, n=1, cutoff=_LEAST_WORD)
         if not near:
             return [("", "?")]
         bare = near[0]

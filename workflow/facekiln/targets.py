@@ -253,10 +253,12 @@ class Targets:
             wildcards = matching(pattern, path)
             if wildcards and "model" in wildcards:
                 self.checkpoint(wildcards["model"], wildcards.get("size"))
-        forms = sorted(pattern for pattern in patterns if pattern.startswith(f"{folder}/"))
+        forms = sorted(
+            {told_pattern(output) for output in outputs if told_pattern(output).startswith(f"{folder}/")}
+        )
         near = suggest(path, [str(output).removeprefix(f"{RESULTS}/") for output in outputs], self.config)
-        if near:
-            ending = PurePosixPath(near.name).suffix
+        ending = PurePosixPath(near.name if near else path).suffix
+        if ending:
             forms = [form for form in forms if form.endswith(ending)] or forms
         raise KilnError(
             f"no rule makes '{RESULTS}/{path}'" + (f": {near.reason}" if near and near.reason else ""),
@@ -269,6 +271,18 @@ class Targets:
 def plain_pattern(output: str) -> str:
     """Return a rule's output below results/ with bare wildcard names: `nnie/{model}_{size}.wk`."""
     return re.sub(r"\{(\w+),[^}]*\}", r"{\1}", str(output)).removeprefix(f"{RESULTS}/")
+
+
+def told_pattern(output: object) -> str:
+    """Return a rule's output below results/ for people: wildcards' names, or words that may stand there."""
+
+    def told(found: re.Match[str]) -> str:
+        name, constraint = found.groups()
+        if not re.fullmatch(r"[\w-]+(\|[\w-]+)*", constraint):
+            return f"{{{name}}}"
+        return f"{{{constraint}}}" if "|" in constraint else constraint
+
+    return re.sub(r"\{(\w+),([^}]*)\}", told, str(output)).removeprefix(f"{RESULTS}/")
 
 
 def unclaimed(regexes: Iterable[str]) -> str:
