@@ -44,7 +44,7 @@ def test_list_tells_what_is_here(config: Path, capsys: pytest.CaptureFixture[str
     assert main(["dataset", "list", "--config", str(config)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["tiny", "wider_text", "3", "3", "yes", "made", "here"]
-    assert f"no: {config / 'nowhere'}" in lines[2]
+    assert f"no: {config / 'nowhere' / 'gt.txt'}" in lines[2]
 
 
 def test_check_writes_the_report_with_its_sidecar(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

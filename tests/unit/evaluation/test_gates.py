@@ -235,7 +235,9 @@ def _listed(folder: Path, *verdicts: Verdict) -> Path:
 
 
 @pytest.mark.parametrize(("verdict", "status"), [("warned", 0), ("unproven", 3), ("failed", 3)])
-def test_the_list_is_written_always_and_required_after(tmp_path: Path, verdict: str, status: int) -> None:
+def test_the_list_is_written_always_and_required_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verdict: str, status: int
+) -> None:
     listed, passed = _listed(tmp_path, _verdict(verdict), _verdict("passed")), tmp_path / "gates/passed.json"
     passed.write_text("of an earlier run")
     page = tmp_path / "gates/summary.html"
@@ -243,7 +245,10 @@ def test_the_list_is_written_always_and_required_after(tmp_path: Path, verdict: 
     assert main([*arguments, "--keep-going"]) == 0
     assert main(arguments) == status
     assert verdict.upper() in page.read_text()
+    capsys.readouterr()
     assert main(["gate", "require", str(listed), "--output", str(passed)]) == status
+    told = capsys.readouterr().out
+    assert told == (f"{listed}: 0 failed, 1 warned, 1 passed, 0 skipped\n" if status == 0 else "")
     assert passed.exists() == (status == 0)
 
 

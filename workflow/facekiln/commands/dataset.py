@@ -113,11 +113,12 @@ def _declare(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     from facekiln.data.declared import load_datasets
 
-    rows = [["dataset", "kind", "pictures", "faces", "here", "licence"]]
+    rows = [["dataset", "kind", "pictures", "faces", "annotations here", "licence"]]
     for name, declared in load_datasets(options.config).items():
         expected = declared.expected
         faces = "drawn" if expected.faces is None else f"{expected.faces:,}"
-        here = "yes" if declared.is_here() else f"no: {declared.folder}"
+        missing = declared.missing()
+        here = f"no: {missing[0]}" if missing else "yes"
         rows.append([name, declared.kind, f"{expected.images:,}", faces, here, declared.licence])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

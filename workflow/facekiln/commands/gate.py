@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -222,7 +223,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _require(options: argparse.Namespace) -> None:
     from facekiln.artifact import read_json, write_json
-    from facekiln.evaluation.gates_list import require_passed
+    from facekiln.evaluation.gates_list import counted, require_passed
 
     whole = read_json(options.summary)
     try:
@@ -233,3 +234,4 @@ def _require(options: argparse.Namespace) -> None:
         raise
     if options.output:
         write_json(options.output, {"passed": True, "counts": whole["counts"]})
+    sys.stdout.write(f"{options.summary}: {counted(whole)}\n")

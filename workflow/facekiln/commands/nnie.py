@@ -72,8 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "cfg",
         _cfg,
         "write a job folder: the .cfg, mean file, network and pictures; run nnie_mapper inside it anywhere",
-        "facekiln nnie cfg --prototxt n.prototxt --caffemodel n.caffemodel --calibration pictures/"
-        " --model retinaface --size 640 --precision 8 --job job/",
+        "facekiln nnie cfg --prototxt n.prototxt --caffemodel n.caffemodel --model retinaface --size 640"
+        " --calibration results/calibration/retinaface_640 --precision 8 --job job/",
     )
     _source_arguments(cfg)
     cfg.add_argument("--job", type=Path, required=True, metavar="FOLDER", help="replaced whole")

@@ -110,9 +110,14 @@ class Declared:
         )
         return sha256_of_text("\n".join(told))[:16]
 
+    def missing(self) -> list[Path]:
+        """Return the annotation files and folders that are not there; drawn scenes want none."""
+        paths = [(self.folder or Path()) / item.path for item in self.annotations]
+        return [path for path in paths if not path.exists()]
+
     def is_here(self) -> bool:
         """Tell whether its annotations are there; drawn scenes always are."""
-        return all(((self.folder or Path()) / item.path).exists() for item in self.annotations)
+        return not self.missing()
 
     def files(self) -> list[Path]:
         """Return the annotation files and folders.

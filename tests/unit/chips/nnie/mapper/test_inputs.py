@@ -62,6 +62,8 @@ def test_lists_skip_blank_lines_and_keep_order(tmp_path: Path) -> None:
     (tmp_path / "l").write_bytes(b"\xff\xfe")
     with pytest.raises(KilnError, match="UTF-8"):
         read_list(tmp_path / "l")
+    with pytest.raises(KilnError, match="facekiln calibration make --source"):
+        read_list(tmp_path / "pictures" / "list.txt")
 
 
 def test_logs_are_recognised() -> None:

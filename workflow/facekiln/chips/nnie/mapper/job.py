@@ -32,7 +32,11 @@ def read_list(path: Path, base: Path | None = None) -> list[Path]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise KilnError(f"the image list cannot be read: {error.strerror}", file=path) from error
+        raise KilnError(
+            f"the image list cannot be read: {error.strerror}",
+            file=path,
+            hint="`facekiln calibration make --source FOLDER ...` makes a set of a folder of pictures",
+        ) from error
     except UnicodeDecodeError as error:
         raise KilnError("the image list is not UTF-8 text", file=path) from error
     found = [(base or Path()) / line.strip() for line in lines if line.strip()]
