@@ -140,3 +140,17 @@ def test_digest_changes_with_the_named_fields_only(config: Config) -> None:
     model = config.model("retinaface")
     assert replace(model, title="x").digest("input", "priors") == model.digest("input", "priors")
     assert replace(model, outputs=("a",)).digest("outputs") != model.digest("outputs")
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "42\n", "- &x [*x]\n"])
+def test_a_file_that_is_no_mapping_is_refused(edit: Edit, text: str) -> None:
+    folder = edit("config.yaml", dict)
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(KilnError, match=r"config\.yaml"):
+        load_config(folder)
+
+
+def test_nan_passes_no_limit(edit: Edit) -> None:
+    folder = edit("models/ulfd_rfb_320.yaml", lambda value: value["decode"].update(nms_iou=float("nan")))
+    with pytest.raises(KilnError, match=r"ulfd_rfb_320\.yaml: decode\.nms_iou: is not a number"):
+        load_config(folder)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from facekiln.artifact import sha256_of_text
 from facekiln.errors import KilnError
+from facekiln.yaml_file import read_yaml as read_yaml
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 DEFAULT_FOLDER = Path("config")
-# libyaml's is nine times as fast; wheels have it, some distributions' packages do not.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The section of a model's file that each kind of weights needs.
 WEIGHTS_SECTION = {"synthetic": "recipe", "trained": "recipe", "published": "published", "local": "local"}
 
@@ -238,20 +236,6 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     raise KilnError(f"unknown {kind} '{name}'{suggestion} (known: {', '.join(choices) or 'none'})")
 
 
-def read_yaml(path: Path | str) -> Any:
-    """Read a YAML file.
-
-    Raises:
-        KilnError: missing, unreadable or not YAML; the message has the line.
-    """
-    try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KilnError(f"is not YAML: {error}", file=path) from error
-
-
 @functools.cache
 def _schema(name: str) -> Any:
     return read_yaml(SCHEMAS / f"{name}.yaml")
@@ -269,6 +253,15 @@ def _fill_defaults(schema: Mapping[str, Any], value: Any) -> None:
             value[key] = copy.copy(default)
         if key in value:
             _fill_defaults(sub, value[key])
+
+
+def _refuse_nan(value: Any, file: Path | str, place: tuple[str, ...]) -> None:
+    """JSON Schema's limits hold for NaN too: it is neither below nor above them."""
+    if isinstance(value, float) and math.isnan(value):
+        raise KilnError("is not a number", file=file, where=".".join(place), value=value)
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        _refuse_nan(item, file, (*place, str(key)))
 
 
 def check(value: Any, schema_name: str, file: Path | str) -> dict[str, Any]:
@@ -293,6 +286,7 @@ def check(value: Any, schema_name: str, file: Path | str) -> dict[str, Any]:
         raise KilnError(
             error.message, file=file, where=where, hint=f"see workflow/schemas/{schema_name}.yaml"
         )
+    _refuse_nan(value, file, ())
     checked: dict[str, Any] = value
     _fill_defaults(schema, checked)
     return checked
@@ -335,7 +329,10 @@ def load_config(folder: Path | str = DEFAULT_FOLDER, overrides: Mapping[str, Any
     """
     folder = Path(folder)
     main = folder / "config.yaml"
-    value = check({**(read_yaml(main) or {}), **dict(overrides or {})}, "config", main)
+    raw = read_yaml(main)
+    if isinstance(raw, dict) or raw is None:
+        raw = {**(raw or {}), **dict(overrides or {})}
+    value = check(raw, "config", main)
     models = {path.stem: _model(path) for path in sorted((folder / "models").glob("*.yaml"))}
     chips = {
         path.stem: check(read_yaml(path), f"chip_{path.stem}", path)
