@@ -128,3 +128,6 @@ def test_unreadable_json_names_the_file(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(KilnError, match=r"b\.json: cannot be read"):
         read_json(tmp_path / "b.json")
+    (tmp_path / "c.json").write_text("[" * 100_000)  # deeper than Python's reader recurses
+    with pytest.raises(KilnError, match=r"c\.json: is not JSON"):
+        read_json(tmp_path / "c.json")
