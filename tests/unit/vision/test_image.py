@@ -114,6 +114,16 @@ def test_what_is_no_picture_is_called_by_its_name(tmp_path: Path, data: bytes, w
         read_image(path)
 
 
+def test_a_size_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    """A header alone makes OpenCV allocate the whole picture: 30000 x 30000 are 2.7 GB."""
+    data = bytearray(cv2.imencode(".jpg", picture())[1].tobytes())
+    size = data.index(b"\xff\xc0") + 5
+    data[size : size + 4] = (30000).to_bytes(2, "big") * 2
+    (tmp_path / "x.jpg").write_bytes(data)
+    with pytest.raises(KilnError, match=r"x\.jpg: is larger than any picture .*limit: 200000000 pixels"):
+        read_image(tmp_path / "x.jpg")
+
+
 def test_missing_files_and_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(KilnError, match="cannot be read: No such file"):
         read_image(tmp_path / "none.jpg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,17 @@ def read_image(path: Path | str, shrink: int = 1) -> Picture:
         raise KilnError(
             "is a truncated JPEG: it has no end marker", file=path, hint="fetch it again or remove it"
         )
-    image = _decode(data, SHRINKS[shrink])
+    try:
+        image = _decode(data, SHRINKS[shrink])
+    except cv2.error as error:  # so it does for kinds of files that it was built without
+        if "CV_IO_MAX" in str(error):
+            raise KilnError(
+                "is larger than any picture should be",
+                file=path,
+                limit=f"{os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS', 'OpenCV')} pixels",
+                hint="make it smaller, or set OPENCV_IO_MAX_IMAGE_PIXELS to a higher number",
+            ) from error
+        image = None
     if image is None:
         looks = (
             "a web page"
@@ -67,10 +78,7 @@ def read_image(path: Path | str, shrink: int = 1) -> Picture:
 def _decode(data: bytes, how: int) -> Any:
     if not data:
         return None
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # more pixels than OpenCV's limit
-        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def _jpeg_ends(data: bytes) -> bool:
