@@ -249,6 +249,23 @@ def test_check_finds_every_kind_of_fault(tmp_path: Path, model: Model, photos: P
     assert "set_sha256 is not that of the listed pictures" in check_calibration(out)
 
 
+def test_damage_of_the_record_and_the_list_is_told(tmp_path: Path, model: Model, photos: Path) -> None:
+    out = tmp_path / "out"
+    make(out, model, photos)
+    (out / "list.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(KilnError, match=r"list\.txt: cannot be read"):
+        check_calibration(out)
+    facts = read_json(out / "calibration.json")
+    write_json(out / "calibration.json", {key: facts[key] for key in facts if key != "size"})
+    with pytest.raises(KilnError, match=r"calibration\.json: is no whole record .*no size"):
+        draw_sheet(out)
+    del facts["pictures"][1]["path"]
+    write_json(out / "calibration.json", facts)
+    for read in (check_calibration, draw_sheet):
+        with pytest.raises(KilnError, match=r"pictures\.1: names no picture"):
+            read(out)
+
+
 def test_check_remembers_the_sets_it_was_made_against(tmp_path: Path, model: Model, photos: Path) -> None:
     """A picture that joins the evaluation set later is found."""
     (tmp_path / "eval").mkdir()

@@ -156,7 +156,7 @@ def _check(options: argparse.Namespace) -> None:
             value=faults[0],
             hint="make the set again: facekiln calibration make --help",
         )
-    facts = read_calibration(options.folder)
+    facts = read_calibration(options.folder, ("count",))
     log.info(
         "%s: %d pictures are as chosen, set %s", options.folder, facts["count"], facts["set_sha256"][:12]
     )

@@ -158,7 +158,7 @@ def _ranges(options: argparse.Namespace) -> None:
     from facekiln.quant.run import pictures_of_set
 
     config, model, size = _subject(options)
-    facts = read_calibration(options.calibration)
+    facts = read_calibration(options.calibration, ("model", "size"))
     _check_set(facts, options.calibration, model, size)
     percentile = config.calibration["percentile"] if options.percentile is None else options.percentile
     ranges = measure_ranges(

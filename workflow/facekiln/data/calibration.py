@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facekiln.artifact import atomic_folder, read_json, sha256_of, sha256_of_text, write_json, write_text
+from facekiln.artifact import (
+    atomic_folder,
+    read_json,
+    read_text,
+    sha256_of,
+    sha256_of_text,
+    write_json,
+    write_text,
+)
 from facekiln.config import DEFAULT_FOLDER, Model
 from facekiln.data.calibration_exclude import Held, hold_out, overlap
 from facekiln.data.calibration_pool import (
@@ -232,19 +240,31 @@ def set_digest(pictures: Sequence[dict[str, Any]]) -> str:
     return sha256_of_text("".join(item["sha256"] for item in pictures))
 
 
-def read_calibration(folder: Path) -> dict[str, Any]:
-    """Read a set's facts.
+def read_calibration(folder: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a set's facts; `needs` are keys that the caller will ask for, beside `pictures` and `set_sha256`.
 
     Raises:
-        KilnError: missing, not JSON, or no facts of a calibration set.
+        KilnError: missing, not JSON, no facts of a calibration set, or a key is missing.
     """
     facts = read_json(folder / FACTS)
     if (
         not isinstance(facts, dict)
         or not isinstance(facts.get("pictures"), list)
-        or "set_sha256" not in facts
+        or not isinstance(facts.get("set_sha256"), str)
     ):
         raise KilnError("is no record of a calibration set", file=folder / FACTS, hint="make the set again")
+    for number, item in enumerate(facts["pictures"]):
+        if not isinstance(item, dict) or not isinstance(item.get("path"), str):
+            where = f"pictures.{number}"
+            raise KilnError("names no picture", file=folder / FACTS, where=where, hint="make the set again")
+    missing = [key for key in needs if key not in facts]
+    if missing:
+        raise KilnError(
+            "is no whole record of a calibration set",
+            file=folder / FACTS,
+            value=f"no {', '.join(missing)}",
+            hint="make the set again: facekiln calibration make --help",
+        )
     return facts
 
 
@@ -271,11 +291,11 @@ def check_calibration(
         path = folder / item["path"]
         if not path.is_file():
             faults.append(f"{item['path']} is missing")
-        elif sha256_of(path) != item["sha256"]:
+        elif sha256_of(path) != item.get("sha256"):
             faults.append(f"{item['path']} has other bytes than when it was chosen")
     if set_digest(pictures) != facts["set_sha256"]:
         faults.append("set_sha256 is not that of the listed pictures")
-    listed = (folder / LIST).read_text(encoding="utf-8").split("\n") if (folder / LIST).is_file() else []
+    listed = read_text(folder / LIST).split("\n") if (folder / LIST).is_file() else []
     if [line for line in listed if line] != [item["path"] for item in pictures]:
         faults.append(f"{LIST} does not list the pictures of {FACTS}, in order")
     against = facts.get("excluded", {}).get("against", [])
@@ -286,5 +306,5 @@ def check_calibration(
         clash = overlap(item.get("source_sha256", ""), int(near, 16) if near else None, held)
         if clash:
             what = "is the same file as" if clash.kind == "same" else "resembles"
-            faults.append(f"{item['path']} ({item['from']}) {what} {clash.picture} of {clash.set}")
+            faults.append(f"{item['path']} ({item.get('from')}) {what} {clash.picture} of {clash.set}")
     return faults

@@ -53,7 +53,7 @@ def draw_sheet(folder: Path) -> NDArray[np.uint8]:
     Raises:
         KilnError: there is no set, or a picture cannot be read.
     """
-    facts = read_calibration(folder)
+    facts = read_calibration(folder, ("size", "source", "model", "count"))
     items = sorted(facts["pictures"], key=lambda item: (str(item.get("stratum", "")), item["path"]))[:MOST]
     rows = max(1, -(-len(items) // _COLUMNS))
     width = _GAP + _COLUMNS * (_SIDE + _GAP)
