@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,15 @@ def test_damage_is_told(tmp_path: Path, name: str, content: bytes | None) -> Non
     else:
         path.write_bytes(content)
     with pytest.raises(KilnError, match=name):
+        read_predictions(tmp_path / "p")
+
+
+@pytest.mark.parametrize(("key", "value"), [("artifact", []), ("model", None), ("dataset", 3)])
+def test_a_description_of_another_kind_is_told(tmp_path: Path, key: str, value: object) -> None:
+    write_predictions(tmp_path / "p", made([1, 2, 0]))
+    path = tmp_path / "p/predictions.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(KilnError, match=rf"predictions\.json: {key}: is no text"):
         read_predictions(tmp_path / "p")
 
 

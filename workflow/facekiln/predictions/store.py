@@ -45,6 +45,7 @@ META_KEYS = (
     "extent",
     "nms_epsilon",
 )
+_META_TEXTS = ("model", "artifact", "dataset")
 _ROOM = "results/predictions/"
 _AGAIN = "predict again: facekiln predict run --help"
 
@@ -208,6 +209,15 @@ def read_predictions(folder: Path | str) -> Predictions:
     if missing:
         raise KilnError(
             "is no description of predictions", file=folder / META_FILE, value=missing, hint=_AGAIN
+        )
+    wrong = [key for key in _META_TEXTS if not isinstance(meta[key], str)]
+    if wrong:
+        raise KilnError(
+            "is no text",
+            file=folder / META_FILE,
+            where=wrong[0],
+            value=repr(meta[wrong[0]]),
+            hint=_AGAIN,
         )
     predictions = read_arrays(folder / ARRAYS_FILE, meta)
     if meta["images"] != len(predictions):
