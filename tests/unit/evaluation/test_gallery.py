@@ -200,3 +200,11 @@ def test_curves_of_two_protocols_or_without_a_file_are_refused(tmp_path: Path) -
     with pytest.raises(KilnError, match="holds no curves"):
         draw_curves([one], tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"<html>"])
+def test_damaged_curves_are_told(tmp_path: Path, content: bytes) -> None:
+    evaluation = _evaluation(tmp_path, "a", "voc_ap")
+    (tmp_path / "a.curves.npz").write_bytes(content)
+    with pytest.raises(KilnError, match=r"a\.curves\.npz: holds no curves"):
+        read_curves(evaluation)

@@ -54,7 +54,7 @@ def read_curves(evaluation: Evaluation) -> dict[str, tuple[Floats, Floats]]:
             file=path,
             hint="evaluate again with --curves, or by its rule",
         ) from error
-    except (ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise KilnError(f"holds no curves of '{evaluation.stamp.task}': {error}", file=path) from error
 
 
