@@ -1,5 +1,6 @@
 """The command line: fast to start, helpful, and with exit statuses that mean something."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,14 @@ def test_every_verb_has_an_example(noun: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "status"), [(KilnError("x", file="f"), 1), (GateError("y"), 3), (KeyboardInterrupt(), 130)]
+    ("raised", "status"),
+    [
+        (KilnError("x", file="f"), 1),
+        (GateError("y"), 3),
+        (KeyboardInterrupt(), 130),
+        (MemoryError(), 1),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 1),
+    ],
 )
 def test_exit_status(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], raised: BaseException, status: int
@@ -58,6 +66,11 @@ def test_exit_status(
     monkeypatch.setattr("facekiln.story.story_of", fail)
     assert main(["explain", "anything"]) == status
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--log", str(tmp_path), "models"]) == 1
+    assert f"facekiln: error: {tmp_path}: Is a directory" in capfd.readouterr().err
 
 
 def test_log_file_gets_the_error(tmp_path: Path) -> None:

@@ -79,23 +79,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     noun = next((word for word in arguments if word in NOUNS), None)
     options = build_parser(noun).parse_args(arguments)
-    from facekiln.progress import set_up_logging
+    from facekiln.progress import log, set_up_logging
 
-    set_up_logging(options.log)
     run: Callable[[argparse.Namespace], int | None] = options.run
     try:
+        set_up_logging(options.log)
         return run(options) or 0
     except KilnError as error:
-        from facekiln.progress import log
-
         log.error("facekiln: error: %s", error)
         return 3 if isinstance(error, GateError) else 1
+    except MemoryError:
+        log.error("facekiln: error: there is not enough memory for this; nothing half-written was left")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("facekiln: interrupted; nothing half-written was left\n")
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:  # a name that no file system takes, a folder that nobody may look into
+        if error.filename is None:
+            raise
+        log.error("facekiln: error: %s", KilnError(str(error.strerror), file=str(error.filename)))
+        return 1
 
 
 if __name__ == "__main__":
