@@ -93,3 +93,10 @@ def test_links_in_what_was_carried_back_are_not_followed(
     out, err = capfd.readouterr()
     assert "of this machine" not in out
     assert f"runs/r1/{name}: is a symbolic link" in err
+
+
+@pytest.mark.parametrize("verb", ["list", "status"])
+def test_no_board_is_told(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "boards.yaml").write_text("boards: {}\n")
+    assert main(["board", verb, "--config", str(tmp_path)]) == 0
+    assert "no board is declared; see config/boards.yaml" in "".join(capsys.readouterr())

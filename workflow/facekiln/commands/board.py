@@ -58,12 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 # --- look --------------------------------------------------------------------------------------------------
 
 
+_NONE = "no board is declared; see config/boards.yaml and docs/boards.md"
+
+
 def _list(options: argparse.Namespace) -> None:
     from facekiln.boards.settings import load_boards
 
     boards = load_boards(options.config)
     if not boards:
-        say("no board is declared; see config/boards.yaml and docs/boards.md")
+        say(_NONE)
     for board in boards.values():
         place = str(board.address) if board.address else f"{board.transport} {board.folder}"
         through = f" through {board.jump}" if board.jump else ""
@@ -81,6 +84,8 @@ def _status(options: argparse.Namespace) -> int:
     from facekiln.config import known
 
     boards = load_boards(options.config)
+    if not boards and not options.names:
+        say(_NONE)
     failed = 0
     for name in options.names or boards:
         board = boards[known(name, boards, "board")]

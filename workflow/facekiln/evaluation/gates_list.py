@@ -53,11 +53,24 @@ def read_verdict(path: Path) -> Verdict:
     """
     value = read_json(path)
     if isinstance(value, dict) and {"child", "parent", "gates", "passed"} <= set(value):
-        return _from_parity(value)
-    if not isinstance(value, dict) or not set(KEYS) <= set(value) or value["verdict"] not in ORDER:
+        try:
+            return _from_parity(value)
+        except (KeyError, TypeError, ValueError) as error:
+            raise KilnError(f"is no whole parity report: {error!r}", file=path, hint="remove it") from error
+    if not _is_verdict(value):
         raise KilnError("is no gate's verdict", file=path, limit=", ".join(KEYS), hint="remove it")
     known = {key: value[key] for key in (*KEYS, "emulated", "details") if key in value}
     return Verdict(**known)
+
+
+def _is_verdict(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(KEYS) <= set(value)
+        and value["verdict"] in ORDER
+        and all(isinstance(value[key], str) for key in ("gate", "subject", "reason"))
+        and all(value[key] is None or isinstance(value[key], int | float) for key in ("value", "limit"))
+    )
 
 
 def _from_parity(report: Mapping[str, Any]) -> Verdict:
@@ -107,9 +120,16 @@ def require_passed(whole: Mapping[str, Any], path: Path) -> None:
         GateError: names them all.
         KilnError: the file is no summary.
     """
-    if not isinstance(whole, dict) or not {"counts", "passed", "gates"} <= set(whole):
+    if (
+        not isinstance(whole, dict)
+        or not {"counts", "passed", "gates"} <= set(whole)
+        or not isinstance(whole["counts"], dict)
+        or not isinstance(whole["gates"], list)
+        or not all(map(_is_verdict, whole["gates"]))
+    ):
         raise KilnError("is no list of gates", file=path, hint="facekiln gate list --output writes one")
-    if whole["passed"]:
+    stopped = not whole["gates"] or any(item["verdict"] in STOPPING for item in whole["gates"])
+    if whole["passed"] is True and not stopped and not whole.get("missing"):
         return
     told = []
     for verdict, words in ((FAILED, "gates failed"), (UNPROVEN, "are unproven")):
@@ -158,8 +178,10 @@ def _there(path: Path) -> Path | None:
 
 def counted(whole: Mapping[str, Any]) -> str:
     """Return how many gates have each verdict, in words, the worst first."""
-    counts = reversed(whole["counts"].items())
-    told = [f"{count} {name}" for name, count in counts if count or name != UNPROVEN]
+    counts = {
+        name: whole["counts"].get(name, 0) for name in reversed(ORDER)
+    }  # a written list has them sorted
+    told = [f"{count} {name}" for name, count in counts.items() if count or name != UNPROVEN]
     if whole.get("missing"):
         told.insert(1, f"{len(whole['missing'])} not judged")
     return ", ".join(told)
