@@ -13,6 +13,8 @@ from support.checkout import Checkout, copy_checkout
 
 WANTED = (
     "results/nnie/retinaface_640.wk",
+    "results/tengine/retinaface_640_int8.tmfile",
+    "results/ncnn/retinaface_640_int8.param",
     "results/gates/golden/onnx/retinaface_640.sim.onnx.json",
     "results/onnx/ghostone_112.onnx",
 )
@@ -61,6 +63,30 @@ def test_another_pinned_file_is_fetched(built: Checkout) -> None:
     try:
         built.edit_yaml("config/models/retinaface.yaml", published={**pinned, "sha256": "0" * 64})
         assert built.planned(*WANTED)["fetch_checkpoint"] == 1
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("chip", "section", "changes", "again"),
+    [
+        ("nnie", "mapper", {"timeout_minutes": 5}, set()),
+        ("nnie", "mapper", {"exit_status": "ignore"}, {"map_nnie"}),
+        ("nnie", "legalise", {"input_header": "layer"}, {"legalise_nnie", "map_nnie"}),
+        ("tengine", "gate", {"least_faces": 0.7}, {"quantise_tengine"}),
+        ("ncnn", "gate", {"least_faces": 0.7}, {"quantise_ncnn"}),
+    ],
+)
+def test_a_setting_makes_again_what_it_decides(
+    built: Checkout, chip: str, section: str, changes: dict[str, object], again: set[str]
+) -> None:
+    path = built.folder / f"config/chips/{chip}.yaml"
+    before = path.read_text()
+    try:
+        built.edit_yaml(
+            f"config/chips/{chip}.yaml", **{section: {**yaml.safe_load(before)[section], **changes}}
+        )
+        assert built.planned(*WANTED).keys() == again
     finally:
         path.write_text(before)
 

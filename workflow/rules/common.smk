@@ -3,6 +3,7 @@
 import shlex
 
 from facekiln.boards.settings import load_boards
+from facekiln.chips.deciding import deciding
 from facekiln.config import load_config
 from facekiln.errors import KilnError
 from facekiln.fingerprint import fingerprint

@@ -23,12 +23,19 @@ rule build_magicmind:
     params:
         code=fingerprint("facekiln.chips.magicmind.build_file"),
         declared=declared("input", "outputs", "decode", "priors"),
-        # What its tables show builds no file.
-        settings={
-            key: value
-            for key, value in KILN.chips["magicmind"].items()
-            if key != "table"
-        },
+        settings=deciding(
+            KILN.chips["magicmind"],
+            "source",
+            "cards",
+            "sdk",
+            "build",
+            "calibration",
+            "precisions",
+            "keep_float",
+            "keep_sensitive",
+            "emulator",
+            "gate",
+        ),
         options=lambda wildcards, input: options_of(input),
     shell:
         "facekiln --log {log} magicmind build {input.onnx} {params.options:q}"

@@ -18,7 +18,6 @@ rule convert_ncnn:
     params:
         code=fingerprint("facekiln.chips.ncnn.build_file"),
         declared=declared("input", "outputs", "sizes"),
-        settings=KILN.chips["ncnn"],
     shell:
         "facekiln --log {log} ncnn convert {input} --model {wildcards.model} --size {wildcards.size}"
         " --output {output.param}"
@@ -64,7 +63,7 @@ rule quantise_ncnn:
     params:
         code=fingerprint("facekiln.chips.ncnn.quantise_file"),
         declared=declared("input", "decode", "priors"),
-        settings=KILN.chips["ncnn"],
+        settings=deciding(KILN.chips["ncnn"], "quantise", "gate"),
     shell:
         "facekiln --log {log} ncnn quantise {input.param} --onnx {input.onnx} --ranges {input.ranges}"
         " --calibration $(dirname {input.calibration:q}) --model {wildcards.model} --size {wildcards.size}"

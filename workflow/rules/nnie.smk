@@ -14,7 +14,9 @@ rule legalise_nnie:
         ENVIRONMENT
     params:
         code=fingerprint("facekiln.chips.nnie.legalise.file"),
-        limits=KILN.chips["nnie"],
+        limits=deciding(
+            KILN.chips["nnie"], "chip", "nnie_versions", "legalise", "restrictions"
+        ),
     shell:
         "facekiln --log {log} nnie legalise {input.prototxt} {input.caffemodel} --heads {input.heads}"
         " --model {wildcards.model} --size {wildcards.size} --output-prefix results/nnie/{wildcards.model}_{wildcards.size}"
@@ -43,7 +45,15 @@ rule map_nnie:
             "facekiln.chips.nnie.mapper.map_file", "facekiln.chips.nnie.mapper.mapper"
         ),
         declared=declared("input"),
-        settings=KILN.chips["nnie"],
+        settings=deciding(
+            KILN.chips["nnie"],
+            "chip",
+            "nnie_versions",
+            "mapper",
+            "cfg",
+            "restrictions",
+            "emulator",
+        ),
         bits=lambda wc: 16 if wc.precision else 8,
     shell:
         "facekiln --log {log} nnie map --prototxt {input.prototxt} --caffemodel {input.caffemodel}"

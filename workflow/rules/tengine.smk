@@ -13,7 +13,9 @@ rule convert_tengine:
     params:
         code=fingerprint("facekiln.chips.tengine.build_file"),
         declared=declared("input", "outputs"),
-        settings=KILN.chips["tengine"],
+        settings=deciding(
+            KILN.chips["tengine"], "generation", "consumer", "consumers", "tools"
+        ),
     shell:
         "facekiln --log {log} tengine convert {input} --model {wildcards.model} --size {wildcards.size}"
         " --output {output}"
@@ -39,7 +41,9 @@ rule quantise_tengine:
     params:
         code=fingerprint("facekiln.chips.tengine.quantise_file"),
         declared=declared("input", "decode", "priors"),
-        settings=KILN.chips["tengine"],
+        settings=deciding(
+            KILN.chips["tengine"], "generation", "quantise", "gate", "tools"
+        ),
     shell:
         "facekiln --log {log} tengine quantise {input.tmfile} --precision {wildcards.precision}"
         " --model {wildcards.model} --size {wildcards.size} --calibration $(dirname {input.calibration:q})"
