@@ -18,6 +18,8 @@ def test_imports_are_followed_and_plumbing_is_left_out() -> None:
     behind = modules_behind("facekiln.graph.simplify")
     assert "facekiln.graph.export" in behind
     assert not {"facekiln.errors", "facekiln.config"} & set(behind)
+    runtime = modules_behind("facekiln.chips.sophon.runtime")
+    assert not [name for name in runtime if name.endswith((".pollers", ".tool", ".process"))]
 
 
 def test_unknown_module_is_refused() -> None:

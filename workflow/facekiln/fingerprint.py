@@ -24,6 +24,7 @@ _PLUMBING = {
     "facekiln.artifact",
     # How a vendor's tool is run and what its failures mean; which tool it is stands in the rule's params.
     "facekiln.chips.sophon.causes",
+    "facekiln.chips.sophon.pollers",
     "facekiln.chips.sophon.process",
     "facekiln.chips.sophon.tool",
 }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facekiln.boards.timing import Stats, Timing, quantile, stats_of, timing_from_json
+from facekiln.boards.timing import Stats, Timing, quantile, stats_of
 from facekiln.errors import KilnError
 
 VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=50)
@@ -92,7 +92,16 @@ def test_a_latency_of_nought_and_a_batch_of_nought_are_refused() -> None:
         _timing(batch=0)
 
 
-@pytest.mark.parametrize("throughput", [None, 123.5])
-def test_json_there_and_back(throughput: float | None) -> None:
-    result = _timing(throughput=throughput)
-    assert timing_from_json(result.to_json()) == result
+@pytest.mark.parametrize(("throughput", "rate"), [(None, 4 / 0.003), (123.5, 123.5)])
+def test_the_record_says_whose_throughput_it_is(throughput: float | None, rate: float) -> None:
+    told = _timing(throughput=throughput, notes=("warm",), memory_mib={"npu": 3.0}).to_json()
+    assert told["images_per_second"] == pytest.approx(rate)
+    assert told["throughput_by_tool"] is (throughput is not None)
+    assert (told["batch"], told["runs"], told["per_image_ms"], told["mean_only"]) == (4, 3, 0.75, False)
+    assert told["latency_ms"]["samples"] == [2.0, 4.0, 3.0]
+    assert told["parts_ms"]["h2d"]["percentiles"] == {"90": 2.0}
+    assert (told["readings"]["power_w"]["mean"], told["memory_mib"], told["notes"]) == (
+        34.0,
+        {"npu": 3.0},
+        ["warm"],
+    )

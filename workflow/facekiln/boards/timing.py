@@ -226,30 +226,3 @@ class Timing:
             "notes": list(self.notes),
         }
         return value
-
-
-def timing_from_json(value: Mapping[str, Any]) -> Timing:
-    """Return the result that `Timing.to_json` wrote.
-
-    Raises:
-        KilnError: a figure in it is not possible.
-    """
-    return Timing(
-        tool=value["tool"],
-        measures=value["measures"],
-        latency=_stats_from(value["latency_ms"]),
-        batch=value["batch"],
-        runs=value["runs"],
-        tool_version=value["tool_version"],
-        label=value["label"],
-        parts={name: _stats_from(part) for name, part in value["parts_ms"].items()},
-        throughput=value["images_per_second"] if value["throughput_by_tool"] else None,
-        memory_mib=value["memory_mib"],
-        readings={name: _stats_from(part) for name, part in value["readings"].items()},
-        facts=value["facts"],
-        notes=tuple(value["notes"]),
-    )
-
-
-def _stats_from(value: Mapping[str, Any]) -> Stats:
-    return Stats(**{**value, "samples": tuple(value.get("samples", ()))})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from facekiln.artifact import write_text
@@ -69,15 +69,6 @@ class Layer:
         if not all(map(math.isfinite, numbers)):
             raise KilnError(f"parameter {key} is not finite", where=self.name, value=value)
         return numbers
-
-    def with_params(self, **changes: str) -> Layer:
-        """Return a copy with other values: `with_params(p8="102")`; an empty text removes one."""
-        params = dict(self.params)
-        for key, value in changes.items():
-            params.pop(int(key[1:]), None)
-            if value:
-                params[int(key[1:])] = value
-        return replace(self, params=params, arrays=self.arrays & params.keys())
 
     def line(self) -> str:
         """Return the line as ncnn's own tools lay it out, parameters by falling id as pnnx does not mind."""

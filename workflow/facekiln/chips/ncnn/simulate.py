@@ -77,12 +77,6 @@ def unrounded(model: NcnnModel, layer: Layer, value: NDArray[np.float32]) -> NDA
     return result if top is None else result * top.values.astype(np.float32)[0]
 
 
-def simulate_layer(model: NcnnModel, layer: Layer, value: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what an int8 layer gives, rounded where it hands on int8 (see `unrounded`)."""
-    result = unrounded(model, layer, value)
-    return to_int8(result).astype(np.float32) if int8_term(layer) > _REQUANTISED else result
-
-
 def _sources(model: NcnnModel, layer: Layer) -> set[str]:
     """Return the blobs that a layer's input is the same as, Splits followed back."""
     makers = {blob: one for one in model.graph for blob in one.tops}
@@ -145,7 +139,7 @@ def _activated(layer: Layer, value: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def prove_int8(net: NcnnNet, feeds: Values) -> list[LayerProof]:
-    """Run an int8 model in ncnn and compare every int8 layer with `simulate_layer`.
+    """Run an int8 model in ncnn and compare every int8 layer with `unrounded`.
 
     Args:
         net: opened with `keep_all`.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.artifact import read_bytes, write_bytes
+from facekiln.artifact import read_bytes
 from facekiln.chips.ncnn.param import Graph, Layer
 from facekiln.errors import KilnError
 
@@ -255,8 +255,3 @@ def as_fp16(weights: Weights) -> Weights:
 def read_bin(path: Path | str, graph: Graph) -> Weights:
     """Read the `.bin` file of a graph (see `parse_bin`)."""
     return parse_bin(graph, read_bytes(path), path)
-
-
-def write_bin(path: Path | str, graph: Graph, weights: Weights) -> None:
-    """Write the `.bin` file of a graph (see `bin_bytes`)."""
-    write_bytes(path, bin_bytes(graph, weights))
