@@ -52,6 +52,31 @@ def test_interrupted_folder_keeps_the_old_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
+    """`--output` may name a folder full of somebody's work."""
+    target = tmp_path / "home"
+    target.mkdir()
+    (target / "thesis.tex").write_text("x")
+    with (
+        pytest.raises(KilnError, match=r"home: holds other files.*thesis\.tex"),
+        atomic_folder(target) as part,
+    ):
+        (part / "one").write_text("1")
+    assert [path.name for path in tmp_path.rglob("*")] == ["home", "thesis.tex"]
+    (target / "one").write_text("of an earlier run")
+    with atomic_folder(target) as part:
+        (part / "one").write_text("1")
+    assert [path.name for path in target.iterdir()] == ["one"]
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """Nor is /dev/null, which a container's root may replace."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(KilnError, match=r"pipe: is a device or a pipe"):
+        write_bytes(tmp_path / "pipe", b"x")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
     code = (

@@ -84,6 +84,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     part = _part_of(target)
     try:
+        if target.exists() and not target.is_file() and not target.is_dir():  # the last fails by itself
+            raise KilnError(
+                "is a device or a pipe: it would be replaced by a file", file=target, hint="name a file"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned_parts(target)
         yield part
@@ -108,12 +112,30 @@ def check_writable(path: Path | str) -> None:
     trial.unlink()
 
 
+def _refuse_foreign(target: Path, part: Path) -> None:
+    """Refuse to remove a folder that no earlier run of the same command can have written.
+
+    Such a run left a sidecar beside it, or at least one of the same names in it; hidden ones are Snakemake's.
+    """
+    if not target.is_dir() or Path(f"{target}.kiln.json").exists():
+        return
+    held = {path.name for path in target.iterdir() if not path.name.startswith(".")}
+    if held and held.isdisjoint(path.name for path in part.iterdir()):
+        raise KilnError(
+            "holds other files, and would be replaced whole",
+            file=target,
+            value=sorted(held)[0],
+            hint="name a new folder, or remove this one",
+        )
+
+
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield a new folder beside `path`; on success it replaces `path` whole, on failure it is removed.
 
     Raises:
-        KilnError: the disk is full or the folder cannot be written.
+        KilnError: the disk is full or the folder cannot be written; or `path` is a folder that holds files
+            and none that this would replace, so that somebody else's files would go.
     """
     target = Path(path)
     part = _part_of(target)
@@ -122,6 +144,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
+        _refuse_foreign(target, part)
         if target.exists():
             shutil.rmtree(target)
         part.replace(target)
