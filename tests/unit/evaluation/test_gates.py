@@ -21,6 +21,7 @@ from facekiln.evaluation.gates_list import (
     read_verdict,
     read_verdicts,
     refresh_summary,
+    require_passed,
     summary,
     summary_html,
 )
@@ -214,6 +215,46 @@ def test_what_is_no_verdict_is_named(tmp_path: Path) -> None:
         read_verdicts(tmp_path)
     with pytest.raises(KilnError, match="no gates/"):
         read_verdicts(tmp_path / "gates")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verdict": "fine"},
+        {"verdict": ["passed"]},
+        {"subject": True},
+        {"gate": [1]},
+        {"reason": None},
+        {"value": "0.5"},
+    ],
+)
+def test_a_damaged_verdict_is_named_wherever_it_is_read(tmp_path: Path, change: dict[str, Any]) -> None:
+    listed = _listed(tmp_path, _verdict("passed"))
+    assert main(["gate", "list", str(tmp_path), "--output", str(listed)]) == 0
+    whole = json.loads(listed.read_text())
+    whole["gates"][0] |= change
+    with pytest.raises(KilnError, match="is no list of gates"):
+        require_passed(whole, listed)
+    file = tmp_path / "gates/golden/0.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(KilnError, match=r"0\.json: is no gate's verdict"):
+        read_verdict(file)
+
+
+def test_a_damaged_parity_report_is_named(tmp_path: Path) -> None:
+    for key, value in (("gates", [{}]), ("gates", 3), ("child", {}), ("parent", None)):
+        (tmp_path / "p.json").write_text(json.dumps(_parity(passed=True) | {key: value}))
+        with pytest.raises(KilnError, match=r"p\.json: is no whole parity report"):
+            read_verdict(tmp_path / "p.json")
+
+
+def test_a_list_that_says_passed_is_not_believed(tmp_path: Path) -> None:
+    listed = _listed(tmp_path, _verdict("failed"))
+    assert main(["gate", "list", str(tmp_path), "--output", str(listed)]) == 3
+    whole = json.loads(listed.read_text())
+    for changed in (whole | {"passed": True}, whole | {"passed": True, "gates": []}):
+        with pytest.raises(GateError):
+            require_passed(changed, listed)
 
 
 def test_a_folder_without_a_verdict_is_no_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
