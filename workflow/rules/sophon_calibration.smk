@@ -21,13 +21,14 @@ rule calibrate_sophon:
         declared=declared("input"),
         settings=SOPHON.calibration(),
         tool=or_stop(SOPHON.identity),
-        single=lambda wildcards, input: (
-            f"--single {input.single}" if "single" in input.keys() else ""
+        given=lambda wildcards, input: " ".join(
+            f"--{name} {input[name]}"
+            for name in ("ranges", "single")
+            if name in input.keys()
         ),
     shell:
         "facekiln --log {log} sophon calibrate {input.top} --model {wildcards.model} --size {wildcards.size}"
-        " --onnx {input.onnx} --ranges {input.ranges} --calibration $(dirname {input.calibration:q})"
-        " {params.single} --output {output}"
+        " --onnx {input.onnx} --calibration $(dirname {input.calibration:q}) {params.given} --output {output}"
 
 
 rule plan_sophon:

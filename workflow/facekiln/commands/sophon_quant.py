@@ -23,10 +23,10 @@ def add_quant_verbs(verbs: Any) -> None:
     calibrate.add_argument("top", type=Path, metavar="MLIR")
     calibrate.add_argument("--model", required=True)
     calibrate.add_argument("--size", required=True, help="a size label of the model")
+    calibrate.add_argument("--calibration", type=Path, required=True, metavar="FOLDER", help="the set")
     calibrate.add_argument(
-        "--calibration", type=Path, required=True, metavar="FOLDER", help="the set, with its ranges.json"
+        "--ranges", type=Path, metavar="FILE", help="for ours:...; default: the set's ranges.json"
     )
-    calibrate.add_argument("--ranges", type=Path, metavar="FILE", help="default: the set's ranges.json")
     calibrate.add_argument("--onnx", type=Path, metavar="FILE", help="that the ranges must be of")
     calibrate.add_argument(
         "--single", type=Path, metavar="TABLE", help="of a batch: the table of single pictures to agree with"
@@ -72,6 +72,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     from facekiln.chips.sophon.environment import environment_of
     from facekiln.chips.sophon.settings import load_settings
     from facekiln.config import load_config
+    from facekiln.data.calibration import read_calibration
     from facekiln.progress import log
     from facekiln.quant.run import pictures_of_set
 
@@ -90,6 +91,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         options.output,
         single=options.single,
         onnx=options.onnx,
+        set_sha256=read_calibration(options.calibration)["set_sha256"],
     )
     log.info("table        %d operators by %s", len(made.table.rows), wanted.method)
     if made.measured:

@@ -25,6 +25,7 @@ from facekiln.chips.sophon.reach import Reach, write_pictures
 from facekiln.chips.sophon.settings import CalibrateSettings
 from facekiln.chips.sophon.table import read_table, write_table
 from facekiln.errors import GateError, KilnError
+from facekiln.provenance import read_record
 from facekiln.quant.ranges import Ranges, TensorRange, write_ranges
 from facekiln.quant.thresholds import BINS, signed_counts
 from support.sophon import fake_environment
@@ -153,18 +154,44 @@ def calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "top.mlir").write_text(TOP)
     write_ranges(tmp_path / "ranges.json", ranges())
 
-    def make(output: Path, method: str = "ours:mse", single: Path | None = None) -> Any:
+    def make(
+        output: Path,
+        method: str = "ours:mse",
+        single: Path | None = None,
+        measured: Path | None = tmp_path / "ranges.json",
+        set_sha256: str | None = None,
+    ) -> Any:
         return calibrate_file(
             fake_environment(tmp_path / "env"),
             tmp_path / "top.mlir",
-            tmp_path / "ranges.json",
+            measured,
             [np.zeros((1, 8), np.float32)],
             CalibrateSettings(method, "none", 1),
             output,
             single=single,
+            set_sha256=set_sha256,
         )
 
     return make
+
+
+def test_ranges_of_another_set_are_refused(calibrated: Any, tmp_path: Path) -> None:
+    with pytest.raises(KilnError, match="measured on another calibration set"):
+        calibrated(tmp_path / "1b.table", set_sha256="f" * 64)
+    assert not (tmp_path / "1b.table").exists()
+
+
+def test_the_tools_methods_need_no_ranges_and_ours_do(
+    calibrated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "1b.table"
+    calibrated(output)
+    table = read_table(output)
+    monkeypatch.setattr("facekiln.chips.sophon.calibrate.calibrate_tool", lambda *_, **__: table)
+    calibrated(output, "tool:kl", measured=None, set_sha256="f" * 64)
+    assert read_record(output).facts["set_sha256"] == "f" * 64
+    with pytest.raises(KilnError, match="'ours:mse' needs ranges"):
+        calibrated(output, measured=None)
 
 
 def test_the_file_of_a_table(calibrated: Any, tmp_path: Path) -> None:

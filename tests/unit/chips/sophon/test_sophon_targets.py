@@ -4,6 +4,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +112,13 @@ def test_a_setting_makes_again_what_it_decides(
     files = [("bm1684", "fp32"), ("bm1684", "int8"), ("bm1688", "fp16"), ("bm1688", "int8")]
     found = {f"{one} {two}" for one, two in files if triggers(before, one, two) != triggers(after, one, two)}
     assert found == concerned
+
+
+def test_only_our_own_methods_measure_ranges(root: Path) -> None:
+    wildcards = SimpleNamespace(model="retinaface", size="640", batch="1")
+    ours = SophonTargets(load_config(root / "config")).for_calibrate(wildcards)
+    tools = changed(root, lambda chip: chip["calibrate"].update(method="tool:kl")).for_calibrate(wildcards)
+    assert ours.keys() - tools.keys() == {"ranges"}
 
 
 def test_an_int8_file_is_judged_anew_where_faces_are_decoded_otherwise(root: Path) -> None:

@@ -87,34 +87,39 @@ def calibrate_ours(
 def calibrate_file(
     environment: Environment,
     top: Path,
-    ranges_file: Path,
+    ranges_file: Path | None,
     pictures: Sequence[NDArray[np.float32]],
     settings: CalibrateSettings,
     output: Path,
     *,
     single: Path | None = None,
     onnx: Path | None = None,
+    set_sha256: str | None = None,
 ) -> Calibrated:
     """Make the calibration table of a top.mlir and write it with its record.
 
     Args:
         environment: whose tool is used.
         top: the top.mlir, its weights beside it.
-        ranges_file: our ranges of the ONNX file.
+        ranges_file: our ranges of the ONNX file; the tool's own methods need and read none.
         pictures: the calibration set's inputs, float32 [1, 3, H, W].
         settings: method, search and limit.
         output: the table.
         single: the table of single pictures, if this is a batch's: see `check_batch`.
         onnx: the ONNX file; its hash must be that of the ranges.
+        set_sha256: of the calibration set; the ranges' must be the same.
 
     Raises:
-        KilnError: the ranges are of another file, or the tool failed.
+        KilnError: the ranges are missing, or of another file or set, or the tool failed.
         GateError: a result reaches something else than its ranges say.
     """
-    ranges = read_ranges(ranges_file) if onnx is None else ranges_of_onnx(ranges_file, onnx)
     by, _, method = settings.method.partition(":")
+    used = [path for path in (single,) if path is not None]
     with job_folder(output) as folder:
         if by == OURS:
+            ranges = _ranges(ranges_file, onnx, set_sha256, settings.method)
+            set_sha256 = ranges.set_sha256
+            used += [path for path in (ranges_file, onnx) if path is not None]
             made = calibrate_ours(environment, top, ranges, pictures, settings, method, folder)
         else:
             made = Calibrated(calibrate_tool(environment, top, pictures, settings, method, folder))
@@ -128,16 +133,31 @@ def calibrate_file(
     write_record(
         output,
         verb="sophon calibrate",
-        inputs=[top, ranges_file, *(path for path in (single, onnx) if path is not None)],
+        inputs=[top, *used],
         settings={"method": settings.method, "search": settings.search},
         tools=tool_versions() | environment.identity(),
         facts={
             "operators": len(network.ops),
             "pictures": len(pictures),
-            "set_sha256": ranges.set_sha256,
+            "set_sha256": set_sha256,
             "measured_in_mlir": list(made.measured),
             "worst_extreme": made.worst,
             "batch_difference": batch,
         },
     )
     return made
+
+
+def _ranges(path: Path | None, onnx: Path | None, set_sha256: str | None, method: str) -> Ranges:
+    if path is None:
+        raise KilnError(f"'{method}' needs ranges", hint="make them: facekiln quant ranges --help")
+    ranges = read_ranges(path) if onnx is None else ranges_of_onnx(path, onnx)
+    if set_sha256 is not None and ranges.set_sha256 != set_sha256:
+        raise KilnError(
+            "was measured on another calibration set",
+            file=path,
+            value=ranges.set_sha256 or "no set",
+            limit=set_sha256,
+            hint="measure again on this set: facekiln quant ranges --help",
+        )
+    return ranges

@@ -132,7 +132,10 @@ class SophonTargets:
         return files
 
     def for_calibrate(self, wildcards: Any) -> dict[str, str]:
-        """Return what a calibration table is made from; a batch's has that of single pictures beside it."""
+        """Return what a calibration table is made from; the tool's own methods need no ranges.
+
+        A batch's has that of single pictures beside it.
+        """
         self._batch(wildcards)
         self._targets.check_size_for_chip("sophon", wildcards.model, wildcards.size)
         name = f"{wildcards.model}_{wildcards.size}"
@@ -143,8 +146,9 @@ class SophonTargets:
             "onnx": f"{RESULTS}/onnx/{name}.sim.onnx",
             "calibration": f"{RESULTS}/calibration/{name}/calibration.json",
             "images": f"{RESULTS}/calibration/{name}/images",
-            "ranges": f"{RESULTS}/calibration/{name}/ranges.json",
         }
+        if self.settings.calibrate.method.startswith("ours:"):
+            files["ranges"] = f"{RESULTS}/calibration/{name}/ranges.json"
         if wildcards.batch != "1":
             files["single"] = f"{_ROOM}/calibration/{name}_1b.table"
         return files
