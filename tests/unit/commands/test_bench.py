@@ -33,6 +33,16 @@ def test_reading_a_log_of_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert log.read_text() == BMRT_LOG
 
 
+def test_a_number_of_thousands_of_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "board.log"
+    log.write_text(
+        "[BMRT][bmrt_test:770] INFO:==> running network #0, name: slim, loop: 0\n"
+        f"[BMRT][bmrt_test:1014] INFO:net[slim] stage[0], launch total time is {'9' * 5000} us\n"
+    )
+    assert main(["bench", "read", str(log), "--tool", "bmrt_test"]) == 1
+    assert "board.log: holds a number that is none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "tool", ["mm_run", "tm_benchmark", "benchncnn", "rknn_benchmark", "sophon-demo", "latency"]
 )

@@ -123,6 +123,22 @@ def _of_record(log: Path, asked: Asked) -> Asked:
     )
 
 
+def _figures(
+    read: Callable[[RunResult, Asked], list[Timing]],
+    result: RunResult,
+    asked: Asked,
+    log: Path,
+    run: str | None = None,
+) -> list[Timing]:
+    """Return what a reader finds; its errors name the file, and numbers that no tool prints are one."""
+    try:
+        return read(result, asked)
+    except KilnError as error:
+        raise KilnError(str(error), file=log, where=run) from error
+    except (ValueError, OverflowError) as error:  # of thousands of digits
+        raise KilnError(f"holds a number that is none: {error}", file=log, where=run) from error
+
+
 def read_log(log: Path, tool: str, asked: Asked, stderr: Path | None = None) -> list[dict[str, Any]]:
     """Return the figures of a log, one per net and stage, and of a log of ours also one per run.
 
@@ -146,7 +162,7 @@ def read_log(log: Path, tool: str, asked: Asked, stderr: Path | None = None) -> 
     virtual = any(MARK in text for text in texts)
     runs = runs_in(texts[0])
     if not runs:
-        timings = read(RunResult(None, texts[0], texts[1], 0.0), asked)
+        timings = _figures(read, RunResult(None, texts[0], texts[1], 0.0), asked, log)
         return [{**timing.to_json(), "virtual": virtual} for timing in timings]
     asked = _of_record(log, asked)
     found = []
@@ -159,9 +175,6 @@ def read_log(log: Path, tool: str, asked: Asked, stderr: Path | None = None) -> 
                 value=f"exit status {run.result.status}",
                 hint=f"its output stands there below `{run.title}`",
             )
-        try:
-            timings = read(run.result, asked)
-        except KilnError as error:
-            raise KilnError(str(error), file=log, where=run.title) from error
+        timings = _figures(read, run.result, asked, log, run.title)
         found += [{**timing.to_json(), "virtual": virtual, "run": run.title} for timing in timings]
     return found
