@@ -62,6 +62,9 @@ def test_lists_skip_blank_lines_and_keep_order(tmp_path: Path) -> None:
     (tmp_path / "l").write_bytes(b"\xff\xfe")
     with pytest.raises(KilnError, match="UTF-8"):
         read_list(tmp_path / "l")
+    (tmp_path / "l").write_bytes(b"\0" * 10)
+    with pytest.raises(KilnError, match="NUL"):
+        read_list(tmp_path / "l")
     with pytest.raises(KilnError, match="facekiln calibration make --source"):
         read_list(tmp_path / "pictures" / "list.txt")
 

@@ -39,6 +39,8 @@ def read_list(path: Path, base: Path | None = None) -> list[Path]:
         ) from error
     except UnicodeDecodeError as error:
         raise KilnError("the image list is not UTF-8 text", file=path) from error
+    if any("\0" in line for line in lines):
+        raise KilnError("the image list is no text: it holds NUL bytes", file=path)
     found = [(base or Path()) / line.strip() for line in lines if line.strip()]
     if not found:
         raise KilnError(
