@@ -73,6 +73,20 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path: Path, capfd: pytest.Capt
     assert f"facekiln: error: {tmp_path}: Is a directory" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_an_output_never_replaces_its_input(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], link: bool
+) -> None:
+    source = tmp_path / "x.onnx"
+    source.write_bytes(b"weights")
+    output = tmp_path / "y.onnx" if link else source
+    if link:
+        output.symlink_to(source)
+    assert main(["onnx", "simplify", str(source), "--output", str(output)]) == 1
+    assert "is the output and an input" in capfd.readouterr().err
+    assert source.read_bytes() == b"weights"
+
+
 def test_log_file_gets_the_error(tmp_path: Path) -> None:
     assert main(["--log", str(tmp_path / "a" / "x.log"), "explain", str(tmp_path / "none")]) == 1
     assert "does not exist" in (tmp_path / "a" / "x.log").read_text()

@@ -70,6 +70,21 @@ def build_parser(noun: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_overwriting(options: argparse.Namespace) -> None:
+    """Refuse an output that is one of the inputs, under whatever name: it would be lost.
+
+    Raises:
+        KilnError: names the file.
+    """
+    values = {key: value if isinstance(value, list) else [value] for key, value in vars(options).items()}
+    named = {key: [path for path in value if isinstance(path, Path)] for key, value in values.items()}
+    outputs = [path for key, paths in named.items() if key.split("_")[-1] == "output" for path in paths]
+    inputs = [path for key, paths in named.items() if key.split("_")[-1] != "output" for path in paths]
+    for output in outputs:
+        if output.exists() and any(path.exists() and path.samefile(output) for path in inputs):
+            raise KilnError("is the output and an input", file=output, hint="name another output")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -84,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int | None] = options.run
     try:
         set_up_logging(options.log)
+        _refuse_overwriting(options)
         return run(options) or 0
     except KilnError as error:
         log.error("facekiln: error: %s", error)
