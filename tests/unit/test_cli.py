@@ -73,6 +73,23 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path: Path, capfd: pytest.Capt
     assert f"facekiln: error: {tmp_path}: Is a directory" in capfd.readouterr().err
 
 
+def test_sigterm_clears_away_what_was_begun(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom facekiln import story\n"
+        "from facekiln.artifact import atomic_path\nfrom facekiln.cli import main\n"
+        "def begin(path):\n"
+        "    with atomic_path(Path(path)) as part:\n"
+        "        part.write_text('half')\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "story.story_of = begin\n"
+        f"sys.argv = ['facekiln', 'explain', {str(tmp_path / 'x')!r}]\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130 and "interrupted" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_an_output_never_replaces_its_input(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], link: bool

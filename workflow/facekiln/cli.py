@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,6 +71,11 @@ def build_parser(noun: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def _interrupt(*_: object) -> None:
+    """End as Ctrl-C does, so that what was begun is cleared away and helper processes end."""
+    raise KeyboardInterrupt
+
+
 def _refuse_overwriting(options: argparse.Namespace) -> None:
     """Refuse an output that is one of the inputs, under whatever name: it would be lost.
 
@@ -97,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facekiln.progress import log, set_up_logging
 
     run: Callable[[argparse.Namespace], int | None] = options.run
+    if argv is None:  # a process of its own: Snakemake and systems end it by SIGTERM
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         set_up_logging(options.log)
         _refuse_overwriting(options)
