@@ -50,6 +50,7 @@ rule fetch_checkpoint:
         code=fingerprint("facekiln.models.fetch", "facekiln.models.checkpoint"),
         declared=declared("declaration", "published", "local"),
         weights=lambda wc: KILN.weights_of(wc.model),
+        mirror=MIRROR,
     shell:
         "facekiln --log {log} checkpoint fetch --model {wildcards.model} --weights {params.weights}"
-        " {MIRROR} --output {output}"
+        " {params.mirror} --output {output}"

@@ -34,6 +34,11 @@ def declared(*fields):
     return lambda wildcards: or_stop(KILN.model, wildcards.model).digest(*fields)
 
 
+def untracked(value):
+    """A param that is no rerun trigger: Snakemake records none that is computed from the job's files."""
+    return lambda wildcards, output: value
+
+
 def one_job_per_board():
     """Resources for jobs with a wildcard {board}; this run then starts one at a time on each board.
 
@@ -50,8 +55,7 @@ def one_job_per_board():
 
 KILN = or_stop(load_config, "config", config)
 TARGETS = Targets(KILN)
-# Where pinned files lie is no part of what they are: this stands in shell commands, not in params, so that another
-# place makes nothing again.
-MIRROR = shlex.join(["--mirror", KILN.mirror]) if KILN.mirror else ""
+# Where pinned files lie is no part of what they are: another place makes nothing again.
+MIRROR = untracked(shlex.join(["--mirror", KILN.mirror]) if KILN.mirror else "")
 # What `--sdm conda` makes; in an activated virtual environment it is not used.
 ENVIRONMENT = workflow.source_path("../../envs/facekiln.yaml")

@@ -34,8 +34,9 @@ rule check_golden:
         code=fingerprint("facekiln.evaluation.gates_run"),
         declared=checked(lambda wc: PLAN.declared_of(wc.artifact)),
         limits=KILN.gates["golden"],
+        mirror=MIRROR,
     shell:
-        "facekiln --log {log} gate golden {input.artifact} {MIRROR} --keep-going --output {output}"
+        "facekiln --log {log} gate golden {input.artifact} {params.mirror} --keep-going --output {output}"
 
 
 rule check_accuracy:

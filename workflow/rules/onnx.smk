@@ -51,8 +51,9 @@ rule fetch_onnx:
     params:
         code=fingerprint("facekiln.models.born_onnx", "facekiln.models.fetch"),
         declared=declared("sizes", "input", "outputs", "published"),
+        mirror=MIRROR,
     shell:
-        "facekiln --log {log} onnx fetch --model {wildcards.model} {MIRROR} --output {output}"
+        "facekiln --log {log} onnx fetch --model {wildcards.model} {params.mirror} --output {output}"
 
 
 rule simplify_onnx:
