@@ -45,6 +45,13 @@ def test_weights_decide_which_rule_makes_the_checkpoint(checkout: Checkout) -> N
     assert "fetch_checkpoint" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["latency.md", "magicmind.md", "magicmind_ap.csv", "sophon.md"])
+def test_a_table_with_a_rule_of_its_own_is_asked_of_no_other(checkout: Checkout, name: str) -> None:
+    done = checkout.snakemake("-n", "--", f"results/tables/{name}")
+    assert f"make_{name.split('.')[0].removesuffix('_ap')}_table" in done.stdout
+    assert "InputFunctionException" not in done.stdout + done.stderr
+
+
 def test_lint_is_clean(checkout: Checkout) -> None:
     done = checkout.snakemake("--lint", check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,9 +7,6 @@ from facekiln.evaluation.published import published_files
 MAGICMIND_TABLE = table_inputs.MagicmindTableTargets(KILN)
 
 
-ruleorder: make_magicmind_table > make_accuracy_table
-
-
 rule make_magicmind_table:
     input:
         unpack(checked(MAGICMIND_TABLE.inputs)),

@@ -101,7 +101,9 @@ def test_titles_and_names(config: Config) -> None:
     assert _table(config, "a/torch/b/c/d").title_of("own") == "Accuracy"
     pattern = EvaluationTargets(config).tables()
     assert re.fullmatch(pattern, "acuracy")  # told, with the nearest name
-    assert not re.fullmatch(pattern, "latency")  # another rule's
+    assert re.match(pattern, "latency_of_mine.md")
+    for other in ("latency", "magicmind", "magicmind_ap", "sophon"):  # another rule's
+        assert not re.match(pattern, f"{other}.md")
     for wrong, near in (("latncy", "latency"), ("sophn", "sophon"), ("acuracy", "accuracy")):
         with pytest.raises(KilnError, match=f"did you mean '{near}'"):
             EvaluationTargets(config).title_of(wrong)

@@ -54,7 +54,8 @@ class EvaluationTargets:
 
     def tables(self) -> str:
         """Return a regular expression for names of accuracy tables, unknown ones too, which are then told."""
-        return r"(?!latency|sophon\.)[a-z][a-z0-9_]*"
+        others = "|".join([*_OTHER_TABLES, "magicmind_ap"])
+        return rf"(?!(?:{others})\.)[a-z][a-z0-9_]*"
 
     def title_of(self, table: str) -> str:
         """Return a table's title.
