@@ -21,6 +21,7 @@ _PLUMBING = {
     "facekiln.progress",
     "facekiln.provenance",
     "facekiln.config",
+    "facekiln.yaml_file",
     "facekiln.artifact",
     # How a vendor's tool is run and what its failures mean; which tool it is stands in the rule's params.
     "facekiln.chips.sophon.causes",
