@@ -21,21 +21,21 @@ NOUNS = {
     "torchscript": "trace a network",
     "onnx": "export, simplify and compare ONNX graphs",
     "caffe": "convert ONNX to Caffe, look into Caffe pairs",
-    "dataset": "list, check and measure the declared datasets",
+    "dataset": "declare, list, check and measure datasets",
     "calibration": "make and check the image set that quantisation is calibrated on",
     "quant": "ranges of our own, int8 estimates and layer sensitivity",
     "nnie": "legalise, configure, map, run and inspect for HiSilicon NNIE",
     "tengine": "convert, quantise, run and inspect for Tengine",
     "ncnn": "convert, quantise, run, inspect and compare for ncnn",
-    "sophon": "convert, calibrate, compile, run and inspect for SOPHON chips",
+    "sophon": "transform, calibrate, compile, inspect and compare for SOPHON chips; make its tools",
     "magicmind": "build, run and inspect for Cambricon's MLU cards",
-    "virtual": "bring up boards that are no boards, to try the whole path without hardware",
+    "virtual": "bring up virtual boards on this machine, to try the whole path without hardware",
     "parity": "run two stages side by side and compare them",
     "detect": "find faces in pictures with any stage",
     "predict": "run a stage over a dataset, resumable and in shards; merge and export predictions",
     "gallery": "pictures for the report: detections, misses, shifts of boxes, curves",
     "bench": "measure artifacts on boards, show records, read tools' logs",
-    "gate": "judge artifacts: golden pictures, accuracy lost, batches, pipelines; list all verdicts",
+    "gate": "judge artifacts: golden pictures, accuracy lost, batches, pipelines, throughput; list verdicts",
     "eval": "average precision and landmark errors of predictions",
     "table": "put figures of one protocol into tables",
     "explain": "tell the whole story of an artifact",
@@ -84,8 +84,9 @@ def _refuse_overwriting(options: argparse.Namespace) -> None:
     """
     values = {key: value if isinstance(value, list) else [value] for key, value in vars(options).items()}
     named = {key: [path for path in value if isinstance(path, Path)] for key, value in values.items()}
-    outputs = [path for key, paths in named.items() if key.split("_")[-1] == "output" for path in paths]
-    inputs = [path for key, paths in named.items() if key.split("_")[-1] != "output" for path in paths]
+    written = {key for key in named if key.split("_")[-1] == "output"} | set(getattr(options, "writes", ()))
+    outputs = [path for key in written for path in named[key]]
+    inputs = [path for key, paths in named.items() if key not in written for path in paths]
     for output in outputs:
         if output.exists() and any(path.exists() and path.samefile(output) for path in inputs):
             raise KilnError("is the output and an input", file=output, hint="name another output")
