@@ -88,3 +88,23 @@ def test_foreign_sidecar_is_refused(results: Path) -> None:
     sidecar_of("results/nnie/a_64.wk").write_text(json.dumps({"artifact": "x", "colour": "green"}))
     with pytest.raises(KilnError, match="not a provenance record"):
         read_record("results/nnie/a_64.wk")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": [{"sha256": "0"}]},
+        {"inputs": [{"path": "x"}]},
+        {"inputs": 3},
+        {"edits": [{"rule": "x"}]},
+        {"tools": 0},
+        {"facts": []},
+        {"verb": None},
+    ],
+)
+def test_a_damaged_sidecar_is_named(results: Path, change: dict[str, object]) -> None:
+    sidecar = sidecar_of("results/nnie/a_64.wk")
+    write_json(sidecar, json.loads(sidecar.read_text()) | change)
+    with pytest.raises(KilnError, match=r"a_64\.wk\.kiln\.json: is not a provenance record") as error:
+        read_record("results/nnie/a_64.wk")
+    assert f"'{next(iter(change))}'" in str(error.value)

@@ -7,7 +7,7 @@ that the same inputs give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,9 @@ class Record:
     edits: list[dict[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     emulated: bool = False
+
+
+_EDIT_KEYS = tuple(item.name for item in fields(Edit))
 
 
 def sidecar_of(path: Path | str) -> Path:
@@ -114,8 +117,26 @@ def read_record(path: Path | str) -> Record | None:
         return None
     value = read_json(sidecar)
     try:
-        return Record(**value)
+        record = Record(**value)
     except TypeError as error:
-        raise KilnError(
-            f"is not a provenance record of this release: {error}", file=sidecar, hint="rebuild the artifact"
-        ) from error
+        raise _no_record(str(error), sidecar) from error
+    for name in ("settings", "tools", "facts"):
+        if not isinstance(getattr(record, name), dict):
+            raise _no_record(f"'{name}' is no mapping", sidecar)
+    for name, keys in (("inputs", ("path", "sha256")), ("edits", _EDIT_KEYS)):
+        entries = getattr(record, name)
+        if not isinstance(entries, list) or not all(
+            isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys)
+            for entry in entries
+        ):
+            raise _no_record(f"'{name}' is no list of {', '.join(keys)}", sidecar)
+    for name in ("artifact", "sha256", "verb"):
+        if not isinstance(getattr(record, name), str):
+            raise _no_record(f"'{name}' is no text", sidecar)
+    return record
+
+
+def _no_record(why: str, sidecar: Path) -> KilnError:
+    return KilnError(
+        f"is not a provenance record of this release: {why}", file=sidecar, hint="rebuild the artifact"
+    )
