@@ -69,6 +69,14 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["one"]
 
 
+def test_a_link_in_place_of_a_folder_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    wanted = pytest.raises(KilnError, match=r"link: cannot be written: .*symbolic link")
+    with wanted, atomic_folder(tmp_path / "link") as part:
+        (part / "one").write_text("1")
+
+
 def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     """Nor is /dev/null, which a container's root may replace."""
     os.mkfifo(tmp_path / "pipe")

@@ -71,7 +71,7 @@ def _raise_write_error(path: Path, error: OSError) -> None:
             file=path,
             hint="free some space or choose another results folder, then run the same command again",
         ) from error
-    raise KilnError(f"cannot be written: {error.strerror}", file=path) from error
+    raise KilnError(f"cannot be written: {error.strerror or error}", file=path) from error
 
 
 @contextmanager
