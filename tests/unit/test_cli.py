@@ -104,6 +104,14 @@ def test_an_output_never_replaces_its_input(
     assert source.read_bytes() == b"weights"
 
 
+def test_a_conversion_never_replaces_its_input(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "x.onnx"
+    source.write_bytes(b"weights")
+    names = ["--prototxt", str(source), "--caffemodel", str(tmp_path / "b"), "--heads", str(tmp_path / "c")]
+    assert main(["caffe", "convert", str(source), "--model", "pfpld", "--size", "112", *names]) == 1
+    assert "is the output and an input" in capfd.readouterr().err
+
+
 def test_log_file_gets_the_error(tmp_path: Path) -> None:
     assert main(["--log", str(tmp_path / "a" / "x.log"), "explain", str(tmp_path / "none")]) == 1
     assert "does not exist" in (tmp_path / "a" / "x.log").read_text()

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="JSON that says how the output blobs form the model's outputs",
     )
+    convert.set_defaults(writes=("prototxt", "caffemodel", "heads"))
     add_config(convert)
     inspect = add_verb(
         verbs,
