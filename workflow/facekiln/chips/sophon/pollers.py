@@ -37,7 +37,7 @@ def _lower(process: int) -> int:
     with contextlib.suppress(OSError):
         for task in (_PROC / str(process) / "task").iterdir():
             with contextlib.suppress(OSError):
-                threads[int(task.name)] = (task / "comm").read_text().strip()
+                threads[int(task.name)] = (task / "comm").read_bytes().decode("utf-8", "replace").strip()
     engines = [thread for thread, name in threads.items() if name == ENGINE]
     lowered = 0
     with contextlib.suppress(OSError):  # it ended meanwhile
