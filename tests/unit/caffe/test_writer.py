@@ -175,3 +175,13 @@ def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:
     with pytest.raises(KilnError):
         write_net(_one("ReLU", slope=1), tmp_path / "n.prototxt", tmp_path / "n.caffemodel")
     assert not list(tmp_path.iterdir())
+
+
+def test_where_one_file_cannot_be_written_neither_is(tmp_path: Path) -> None:
+    weights = tmp_path / "n.caffemodel"
+    weights.write_bytes(b"of before")
+    (tmp_path / "file").write_text("no folder")
+    net = _one("ReLU", negative_slope=0.1)
+    with pytest.raises(KilnError):
+        write_net(net, tmp_path / "file" / "n.prototxt", weights)
+    assert weights.read_bytes() == b"of before"

@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 from google.protobuf.message_factory import GetMessageClass
 
-from facekiln.artifact import write_bytes, write_text
+from facekiln.artifact import atomic_path
 from facekiln.caffe.net import Layer, Net
 from facekiln.caffe.schema import PARAM_OF_TYPE, message_class, param_class
 from facekiln.errors import KilnError
 
 
 def write_net(net: Net, prototxt_path: Path | str, caffemodel_path: Path | str) -> None:
-    """Write both files, each atomically, the weights first.
+    """Write both files, or neither.
 
     Raises:
         KilnError: a parameter that Caffe has not or that must not be written, or the disk is full.
     """
     text, model = prototxt_text(net), caffemodel_bytes(net)
-    write_bytes(caffemodel_path, model)
-    write_text(prototxt_path, text)
+    with atomic_path(caffemodel_path) as weights, atomic_path(prototxt_path) as layers:
+        weights.write_bytes(model)
+        layers.write_bytes(text.encode())
 
 
 def prototxt_text(net: Net) -> str:
