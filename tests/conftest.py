@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,13 @@ from hypothesis import settings
 # A loaded machine makes any deadline fail; slowness is measured in benchmarks/, not here.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+# A shell that starts pytest in the background has it ignore signals, and programs that tests start
+# and interrupt would, too.
+if threading.current_thread() is threading.main_thread():
+    for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(_number) is signal.SIG_IGN:
+            signal.signal(_number, _handler)
 
 if TYPE_CHECKING:
     from facekiln.chips.sophon.environment import Environment
