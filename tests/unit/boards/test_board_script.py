@@ -22,6 +22,7 @@ from facekiln.boards.preflight import satisfies
 from facekiln.boards.remote import job_text
 from facekiln.boards.script import parse_answer
 from facekiln.errors import KilnError
+from support.sshd import end_processes_with, processes_with
 
 SCRIPT = Path(__file__).parents[3] / "workflow" / "facekiln" / "boards" / "board.sh"
 Board = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -101,6 +102,35 @@ def test_run_is_watched_and_told(board: Board, tmp_path: Path) -> None:
     state = board("state", run).stdout.decode()
     assert state.startswith("ended\nstatus=9\nreason=done\n")
     assert "stdout=5\nstderr=4\n" in state
+
+
+def test_a_daemon_without_an_environment_for_a_moment_is_ended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is just replaced by another program has none: the first look after a run's end finds nothing."""
+    tools, looked = tmp_path / "tools", tmp_path / "looked"
+    tools.mkdir()
+    first = f"case $1 in -lF) [ -e {looked} ] || {{ : >{looked}; exit 1; }} ;; esac"
+    (tools / "grep").write_text(f'#!/bin/sh\n{first}\nexec {shutil.which("grep")} "$@"\n')
+    (tools / "grep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    run, seconds = uuid.uuid4().hex, f"2718.{uuid.uuid4().int % 10**9}"
+
+    def call(*words: object, data: bytes = b"") -> str:
+        command = ["sh", str(SCRIPT), str(tmp_path / "work"), str(tmp_path / "lease"), *map(str, words)]
+        done = subprocess.run(
+            command, input=data, capture_output=True, start_new_session=True, timeout=60, check=True
+        )
+        return done.stdout.decode()
+
+    job = job_text(["sh", "-c", f"setsid sleep {seconds} >/dev/null 2>&1 & echo started"], {})
+    call("start", run, 20, 20, 0.1, 0, 0, "", data=job.encode())
+    assert call("follow", run, 0, 0, 0.1) == "started\n"
+    assert call("state", run).startswith("ended\nstatus=0\n")
+    assert looked.exists()
+    left = processes_with(seconds)
+    end_processes_with(seconds)
+    assert not left
 
 
 def test_limit_and_kill_end_the_command(board: Board) -> None:

@@ -409,15 +409,24 @@ marked() { # RUN: processes of a run, also those that left its group
     done
 }
 
+unseen() { # RUN GROUP -> status 0 when nothing of it is seen
+    [ -z "$(marked "$1")" ] && ! kill -0 "-$2" 2>/dev/null
+}
+
+is_gone() { # RUN GROUP -> status 0 when nothing of it lives
+    # Looked at twice: a process that another program just replaces (exec) has no environment for a moment.
+    unseen "$1" "$2" && nap 0.1 && unseen "$1" "$2"
+}
+
 kill_run() { # RUN GROUP -> status 0 when nothing of it lives
     for signal in TERM KILL KILL; do
+        if is_gone "$1" "$2"; then return 0; fi
         pids=$(marked "$1")
-        if [ -z "$pids" ] && ! kill -0 "-$2" 2>/dev/null; then return 0; fi
         kill "-$signal" "-$2" 2>/dev/null
         # shellcheck disable=SC2086  # a list of numbers
         [ -z "$pids" ] || kill "-$signal" $pids 2>/dev/null
         for _ in 1 2 3 4 5 6 7 8 9 10; do
-            if [ -z "$(marked "$1")" ] && ! kill -0 "-$2" 2>/dev/null; then return 0; fi
+            if is_gone "$1" "$2"; then return 0; fi
             nap 0.1
         done
     done
@@ -504,15 +513,16 @@ cmd_watch() { # RUN TIMEOUT GRACE POLL OUTPUT_KB MEMORY_KB TOKEN: not called by 
     guardian=$!
     wait "$child"
     status=$?
+    tick
+    lasted=$((centi - begun))
     kill "$guardian" 2>/dev/null
     wait "$guardian" 2>/dev/null
     # Neither what the tool put into the background may stay.
     if kill_run "$run" "$child"; then rm -f "$LEASE/run-$run"; fi
     reason="done"
     if [ -e "$dir/why" ]; then read -r reason <"$dir/why"; fi
-    tick
     size_of "$dir/stdout"
-    printf 'ended\nstatus=%s\nreason=%s\ncenti=%s\nboot=%s\n' "$status" "$reason" $((centi - begun)) "$boot" >"$dir/.status"
+    printf 'ended\nstatus=%s\nreason=%s\ncenti=%s\nboot=%s\n' "$status" "$reason" "$lasted" "$boot" >"$dir/.status"
     mv -f "$dir/.status" "$dir/status"
 }
 
