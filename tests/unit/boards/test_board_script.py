@@ -76,6 +76,24 @@ def test_blob_is_received_in_two_parts(board: Board, tmp_path: Path) -> None:
     assert f"{sha}=1".encode() in board("has", sha).stdout
 
 
+def test_a_part_that_another_upload_moves_away_has_no_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the question whether it is there and its size, which is nothing then."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "wc").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "tools" / "wc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:{os.environ['PATH']}")
+    sha = hashlib.sha256(b"x").hexdigest()
+    blobs = tmp_path / "work" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{sha}.part").write_bytes(b"gone soon")
+    command = ["sh", str(SCRIPT), str(tmp_path / "work"), str(tmp_path / "lease"), "begin", sha, "t", "1"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"at\noffset=0\n")
+
+
 def test_wrong_bytes_are_removed(board: Board, tmp_path: Path) -> None:
     sha = hashlib.sha256(b"right").hexdigest()
     board("begin", sha, "t", 5)

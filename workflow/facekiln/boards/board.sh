@@ -42,7 +42,9 @@ group_of() { # PID -> my_group, 0 where it cannot be told
 }
 
 size_of() { # -> size, 0 where there is no such file
-    if [ -f "$1" ]; then size=$(($(wc -c <"$1"))); else size=0; fi
+    # Another upload of the same file may move it away at any moment.
+    size=$({ [ -f "$1" ] && wc -c <"$1"; } 2>/dev/null)
+    size=$((${size:-0}))
 }
 
 free_of() { # -> free, kilobytes of the work folder
