@@ -59,6 +59,14 @@ def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
     return call
 
 
+def put_before(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let board.sh find a shell script instead of a tool of that name."""
+    folder.mkdir()
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
 def word(done: subprocess.CompletedProcess[bytes]) -> str:
     assert done.returncode == 0, done
     return done.stdout.decode().split("\n")[0]
@@ -80,10 +88,7 @@ def test_a_part_that_another_upload_moves_away_has_no_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the question whether it is there and its size, which is nothing then."""
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "wc").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "tools" / "wc").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:{os.environ['PATH']}")
+    put_before("wc", "exit 1", tmp_path / "tools", monkeypatch)
     sha = hashlib.sha256(b"x").hexdigest()
     blobs = tmp_path / "work" / "blobs"
     blobs.mkdir(parents=True)
@@ -126,12 +131,10 @@ def test_a_daemon_without_an_environment_for_a_moment_is_ended_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is just replaced by another program has none: the first look after a run's end finds nothing."""
-    tools, looked = tmp_path / "tools", tmp_path / "looked"
-    tools.mkdir()
+    looked = tmp_path / "looked"
     first = f"case $1 in -lF) [ -e {looked} ] || {{ : >{looked}; exit 1; }} ;; esac"
-    (tools / "grep").write_text(f'#!/bin/sh\n{first}\nexec {shutil.which("grep")} "$@"\n')
-    (tools / "grep").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    grep = f'{first}\nexec {shutil.which("grep")} "$@"'
+    put_before("grep", grep, tmp_path / "tools", monkeypatch)
     run, seconds = uuid.uuid4().hex, f"2718.{uuid.uuid4().int % 10**9}"
 
     def call(*words: object, data: bytes = b"") -> str:

@@ -204,11 +204,6 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
     assert (folder / "t/curves.png").read_bytes() == (tmp_path / "x.pth.training/curves.png").read_bytes()
 
 
-def _heed_interrupts() -> None:
-    """A shell starts its background jobs with interruptions ignored, and their children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_an_interruption_leaves_nothing(root: Path, raw_recipe: dict[str, Any], tmp_path: Path) -> None:
     config = config_with({**raw_recipe, "steps": 100000}, root, tmp_path / "config")
     log = tmp_path / "log"
@@ -217,7 +212,6 @@ def test_an_interruption_leaves_nothing(root: Path, raw_recipe: dict[str, Any], 
             [sys.executable, "-m", "facekiln", *words(config, tmp_path / "out/x.pth")],
             stderr=stream,
             cwd=tmp_path,
-            preexec_fn=_heed_interrupts,
         )
         try:
             deadline = time.monotonic() + 60

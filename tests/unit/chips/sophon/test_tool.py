@@ -165,12 +165,6 @@ def test_a_tool_that_closes_its_output_is_waited_for(tmp_path: Path) -> None:
     assert (tmp_path / "made").exists()
 
 
-def _heed_signals() -> None:
-    """Background jobs of a shell ignore SIGINT, what `nohup` starts SIGHUP; their children inherit that."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def runner(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     """Start a process that runs a tool that hangs, in a job folder; return it and the folder's parent."""
     environment(tmp_path, {"model_deploy": HANGS})
@@ -191,7 +185,6 @@ def runner(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
-        preexec_fn=_heed_signals,
     )
     return process, jobs
 
