@@ -1,7 +1,7 @@
-"""The C model of BM1684X computes in one thread while five others ask without pause whether it has done so.
+"""The C model of BM1684X computes in one thread while six others ask without pause whether it has done so.
 
-On two cores these six share what the one could have alone: UltraFace slim 320 in float16 took 15.1 s, and
-4.1 s with the five lowered by ten steps; on one core 34.8 and 8.5 s, beside two busy programs 28.9 and
+On two cores these seven share what the one could have alone: UltraFace slim 320 in float16 took 15.1 s, and
+4.1 s with the six lowered by ten steps; on one core 34.8 and 8.5 s, beside two busy programs 28.9 and
 11.6; its outputs are the same to the bit (`benchmarks/bench_sophon_cmodel.py` measures it anew). Much lower
 is no better: what computes polls as well while it waits for them, and beside other programs they would
 starve it.
