@@ -205,9 +205,8 @@ def read_json(path: Path | str) -> Any:
     Raises:
         KilnError: the file is missing, unreadable or not JSON.
     """
+    data = read_bytes(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise KilnError(f"is not JSON: {error}", file=path) from error

@@ -253,9 +253,7 @@ class Targets:
             wildcards = matching(pattern, path)
             if wildcards and "model" in wildcards:
                 self.checkpoint(wildcards["model"], wildcards.get("size"))
-        forms = sorted(
-            {told_pattern(output) for output in outputs if told_pattern(output).startswith(f"{folder}/")}
-        )
+        forms = sorted({form for form in map(told_pattern, outputs) if form.startswith(f"{folder}/")})
         near = suggest(path, [str(output).removeprefix(f"{RESULTS}/") for output in outputs], self.config)
         ending = PurePosixPath(near.name if near else path).suffix
         if ending:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from facekiln.artifact import read_bytes
 from facekiln.errors import KilnError
 
 # libyaml's is nine times as fast; wheels have it, some distributions' packages do not.
@@ -25,10 +26,9 @@ def read_yaml(path: Path | str) -> Any:
             keep the last; it is nested too deep; or its aliases hold themselves, or blow up to more than a
             million values. The message has the line.
     """
+    data = read_bytes(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise KilnError(f"is not YAML: {error}", file=path) from error
     try:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facekiln.artifact import read_bytes
 from facekiln.errors import KilnError
 from facekiln.evaluation.detections import (
     Detections,
@@ -44,10 +45,9 @@ def read_json(path: Path | str, truth: Truth, *, official: bool = False) -> Dete
         KilnError: another form, a row that is not five finite numbers, an unknown, missing or repeated
             picture; names the file and the picture or the detection.
     """
+    data = read_bytes(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise KilnError(f"is not JSON: {error}", file=path) from error
     form = text[_after_blanks(text, 0) :][:1]

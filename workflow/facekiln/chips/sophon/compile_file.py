@@ -196,12 +196,13 @@ def compile_file(
     with job_folder(output) as job:
         stage(top, job)
         stage_tables(tables, job)
+        arguments = deploy_arguments(artifact, tables, environment)
         cosine, euclidean = settings.tolerance[artifact.precision]
         printed = run_tool(
             environment,
             "model_deploy",
             [
-                *deploy_arguments(artifact, tables, environment),
+                *arguments,
                 f"--test_input={INPUT}",
                 f"--test_reference={REFERENCE}",
                 f"--tolerance={cosine:g},{euclidean:g}",
@@ -228,9 +229,9 @@ def compile_file(
         if str(job).encode() in data:
             raise KilnError("holds the path of the folder that it was compiled in", file=output)
         if gate is not None:
-            done = replace(done, sight=gate(job, lowered, deploy_arguments(artifact, tables, environment)))
+            done = replace(done, sight=gate(job, lowered, arguments))
         write_bytes(output, data)
-    _record(output, top, artifact, tables, settings, environment, done)
+    _record(output, top, artifact, tables, arguments, settings, environment, done)
     return done
 
 
@@ -276,6 +277,7 @@ def _record(
     top: Path,
     artifact: Artifact,
     tables: Tables,
+    arguments: list[str],
     settings: DeploySettings,
     environment: Environment,
     done: Compiled,
@@ -291,7 +293,7 @@ def _record(
             "precision": artifact.precision,
             "batch": artifact.batch,
             "cores": artifact.cores,
-            "arguments": deploy_arguments(artifact, tables, environment),
+            "arguments": arguments,
             "tolerance": list(settings.tolerance[artifact.precision]),
         },
         tools=tool_versions() | environment.identity(),

@@ -51,10 +51,11 @@ def twin_file(
     with job_folder(output) as job:
         stage(top, job)
         stage_tables(tables, job)
+        arguments = deploy_arguments(artifact, tables, environment)
         run_tool(
             environment,
             "model_deploy",
-            [*deploy_arguments(artifact, tables, environment), "--not_gen_bmodel"],
+            [*arguments, "--not_gen_bmodel"],
             folder=job,
             log=None,
             timeout_minutes=settings.timeout_minutes,
@@ -74,7 +75,7 @@ def twin_file(
         output / FINAL,
         verb="sophon twin",
         inputs=[bmodel, top / TOP, *tables.files()],
-        settings={"arguments": deploy_arguments(artifact, tables, environment)},
+        settings={"arguments": arguments},
         tools=tool_versions() | environment.identity(),
         facts={"weights_sha256": sha256_of(output / WEIGHTS), "lowered_sha256": noted},
     )
