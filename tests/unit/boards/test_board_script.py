@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 import uuid
@@ -92,11 +93,94 @@ def test_a_part_that_another_upload_moves_away_has_no_size(
     sha = hashlib.sha256(b"x").hexdigest()
     blobs = tmp_path / "work" / "blobs"
     blobs.mkdir(parents=True)
-    (blobs / f"{sha}.part").write_bytes(b"gone soon")
+    (blobs / f"{sha}.part-t").write_bytes(b"gone soon")
     command = ["sh", str(SCRIPT), str(tmp_path / "work"), str(tmp_path / "lease"), "begin", sha, "t", "1"]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"at\noffset=0\n")
+
+
+def test_uploads_that_meet_all_end_with_the_same_blob(board: Board, tmp_path: Path) -> None:
+    data = os.urandom(300_000)
+    sha, blobs = hashlib.sha256(data).hexdigest(), tmp_path / "work" / "blobs"
+    board("facts")
+
+    def upload(token: str) -> None:
+        for _ in range(200):
+            begun = board("begin", sha, token, len(data)).stdout.decode().split()
+            if begun[0] == "have":
+                return
+            if begun[0] == "at":
+                offset = int(begun[1].removeprefix("offset="))
+                told = word(board("receive", sha, token, offset, len(data), data=data[offset:]))
+                assert told in ("stored", "short", "moved")
+                if told == "stored":
+                    return
+        pytest.fail("never stored")
+
+    for turn in range(3):
+        (blobs / f"{sha}.part-{turn}").write_bytes(data[: turn * 1000])
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(upload, "abcd"))
+        assert [path.name for path in blobs.iterdir()] == [sha]
+        assert (blobs / sha).read_bytes() == data
+        (blobs / sha).unlink()
+
+
+def test_an_upload_whose_part_is_taken_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stalled one that goes on after another took its part: nothing is named, nothing stays."""
+    sha = hashlib.sha256(b"right").hexdigest()
+    (tmp_path / "work" / "blobs").mkdir(parents=True)
+    take = f'case $3 in */{sha}) rm -f "$2"; exit 1 ;; esac\nexec {shutil.which("mv")} "$@"'
+    put_before("mv", take, tmp_path / "tools", monkeypatch)
+    command = [
+        "sh",
+        str(SCRIPT),
+        str(tmp_path / "work"),
+        str(tmp_path / "lease"),
+        "receive",
+        sha,
+        "t",
+        "0",
+        "5",
+    ]
+    done = subprocess.run(command, input=b"right", capture_output=True, timeout=60, check=False)
+    assert done.stdout == b"short\noffset=0\n", done.stderr
+    assert not list((tmp_path / "work" / "blobs").iterdir())
+
+
+def test_a_stalled_upload_is_taken_over(board: Board, tmp_path: Path) -> None:
+    data = os.urandom(50_000)
+    sha = hashlib.sha256(data).hexdigest()
+    board("begin", sha, "old", len(data))
+    shell = next(iter(SHELLS))
+    words = [
+        *shell,
+        SCRIPT,
+        tmp_path / "work",
+        tmp_path / "lease",
+        "receive",
+        sha,
+        "old",
+        "0",
+        str(len(data)),
+    ]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as stalled:
+        assert stalled.stdin is not None
+        stalled.stdin.write(data[:20_000])
+        stalled.stdin.flush()
+        part = tmp_path / "work" / "blobs" / f"{sha}.part-old"
+        deadline = time.monotonic() + 30
+        while not (part.exists() and part.stat().st_size == 20_000):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert board("begin", sha, "new", len(data)).stdout == b"busy\nsize=20000\n"
+        assert b"at\noffset=20000\n" in board("begin", sha, "new", len(data), "steal").stdout
+        assert stalled.wait(10) == -signal.SIGKILL
+    assert word(board("receive", sha, "new", 20_000, len(data), data=data[20_000:])) == "stored"
+    assert [path.name for path in (tmp_path / "work" / "blobs").iterdir()] == [sha]
 
 
 def test_wrong_bytes_are_removed(board: Board, tmp_path: Path) -> None:

@@ -97,82 +97,101 @@ cmd_has() { # SHA256 ...: which of them are here; what is used is touched, so th
     done
 }
 
-cmd_begin() { # SHA256 TOKEN SIZE [steal]: where to go on; one writer per blob
+# Each upload writes a part of its own, so that two that meet cannot mix their bytes. What an upload left behind
+# goes on under another's name: to rename it is what only one of them can do.
+
+writer_of() { # FILE -> writer, group; fails where that process is gone
+    { read -r writer writer_boot group <"$1"; } 2>/dev/null || return 1
+    read_boot
+    [ "$writer_boot" = "$boot" ] && kill -0 "$writer" 2>/dev/null
+}
+
+cmd_begin() { # SHA256 TOKEN SIZE [steal]: where to go on, or that another upload is at it
     prepare
-    blob=$WORK/blobs/$1
+    blob=$WORK/blobs/$1 part=$WORK/blobs/$1.part-$2
     if [ -f "$blob" ]; then
         touch "$blob"
         echo have
         return
     fi
-    size_of "$blob.part"
-    if { read -r writer token writer_boot group <"$blob.writer"; } 2>/dev/null; then
-        read_boot
-        if [ "$writer_boot" = "$boot" ] && kill -0 "$writer" 2>/dev/null; then
-            if [ "$token" != "$2" ] && [ "${4:-}" != steal ]; then
+    group_of self
+    for file in "$blob".writer-*; do
+        [ -e "$file" ] || continue
+        if writer_of "$file"; then
+            if [ "${file##*-}" != "$2" ] && [ "${4:-}" != steal ]; then
+                size_of "$blob.part-${file##*-}"
                 printf 'busy\nsize=%s\n' "$size"
                 return
             fi
             # The old writer of a connection that is gone; what it has received stays.
-            group_of self
             [ "$group" = 0 ] || [ "$group" = "$my_group" ] || kill -KILL "-$group" 2>/dev/null
             kill -KILL "$writer" 2>/dev/null
             nap 0.1
-            size_of "$blob.part"
         fi
-        rm -f "$blob.writer"
-    fi
-    if [ "$size" -gt "$3" ]; then # no part of it
-        rm -f "$blob.part"
-        size=0
-    fi
+        rm -f "$file"
+    done
+    size_of "$part"
+    longest=$size
+    for file in "$blob".part-*; do
+        # A writer stands before its part: what has none by now is nobody's.
+        [ ! -e "$blob.writer-${file##*-}" ] || continue
+        size_of "$file"
+        if [ "$size" -gt "$3" ]; then # no part of it
+            rm -f "$file"
+        elif [ "$size" -gt "$longest" ] && mv -f "$file" "$part" 2>/dev/null; then
+            longest=$size
+        fi
+    done
+    size_of "$part"
     free_of
     printf 'at\noffset=%s\nfree_kb=%s\n' "$size" "$free"
 }
 
 cmd_receive() { # SHA256 TOKEN OFFSET SIZE <data: append, and when all is there verify and name it
-    sha=$1 token=$2 offset=$3 total=$4
-    blob=$WORK/blobs/$sha
+    sha=$1 offset=$3 total=$4
+    blob=$WORK/blobs/$1 part=$WORK/blobs/$1.part-$2 writer=$WORK/blobs/$1.writer-$2
     read_boot
     group_of self
-    echo "$$ $token $boot $my_group" >"$blob.writer"
-    size_of "$blob.part"
+    # Renamed, so that nobody reads a line that is not there yet.
+    echo "$$ $boot $my_group" >"$blob.new-$2" && mv -f "$blob.new-$2" "$writer"
+    trap 'rm -f "$writer"' EXIT
+    size_of "$part"
     if [ "$size" -ne "$offset" ]; then
-        rm -f "$blob.writer"
         printf 'moved\noffset=%s\n' "$size"
         return
     fi
     if [ "$offset" -eq 0 ]; then
         # Hashed as it passes; the size tells whether every byte was stored.
-        seen=$(tee "$blob.part" 2>/dev/null | sha256 "$total")
+        seen=$(tee "$part" 2>/dev/null | sha256 "$total")
     else
-        cat >>"$blob.part" 2>/dev/null
+        cat >>"$part" 2>/dev/null
         seen=
     fi
-    size_of "$blob.part"
-    { read -r owner _ <"$blob.writer"; } 2>/dev/null
-    if [ "${owner:-}" != $$ ]; then
-        [ -f "$blob" ] && echo stored || echo stolen
-        return
-    fi
-    rm -f "$blob.writer"
+    size_of "$part"
     if [ "$size" -lt "$total" ]; then
         free_of
         if [ "$free" -lt 64 ]; then
-            rm -f "$blob.part"
+            rm -f "$part"
             fault disk-full "$WORK"
         fi
         printf 'short\noffset=%s\n' "$size"
         return
     fi
-    [ -n "$seen" ] || seen=$(sha256 "$size" <"$blob.part")
+    [ -n "$seen" ] || seen=$(sha256 "$size" <"$part")
     if [ "$seen" = none ]; then fault no-sha256 "$WORK"; fi
     if [ "$size" -ne "$total" ] || [ "$seen" != "$sha" ]; then
-        rm -f "$blob.part"
+        rm -f "$part"
         printf 'mismatch\nsha256=%s\n' "$seen"
         return
     fi
-    mv -f "$blob.part" "$blob" && echo stored
+    if ! mv -f "$part" "$blob" 2>/dev/null; then # taken by one that took this upload for a stalled one
+        printf 'short\noffset=0\n'
+        return
+    fi
+    for file in "$blob".part-*; do
+        if [ -f "$file" ] && [ ! -e "$blob.writer-${file##*-}" ]; then rm -f "$file"; fi
+    done
+    echo stored
 }
 
 cmd_place() { # RUN SHA256 NAME [SHA256 NAME ...]: blobs under their names in a run's folder

@@ -189,7 +189,7 @@ class _Upload:
                 limit=self.sha,
                 hint="was the file changed meanwhile? Otherwise check the board's memory and storage",
             )
-        if answer.word not in ("stored", "short", "moved", "stolen"):
+        if answer.word not in ("stored", "short", "moved"):
             raise BadAnswer(f"'{answer.word}' to receive", file=self.script.board.name)
         return answer.word == "stored"
 
