@@ -177,7 +177,7 @@ def test_killed_client_is_followed_by_one_that_goes_on(sshd: Sshd, proxy: Proxy,
     stored = Path(board.work, "blobs")
 
     def there() -> int:
-        return sum(part.stat().st_size for part in stored.glob(f"{sha(path)}.part-*"))
+        return sum(part.stat().st_size for part in stored.glob(f"{sha(path)}.*-*"))
 
     client = subprocess.Popen(
         [sys.executable, "-c", CLIENT, *map(str, words)], env={**os.environ, "PYTHONPATH": "workflow"}
@@ -196,7 +196,7 @@ def test_killed_client_is_followed_by_one_that_goes_on(sshd: Sshd, proxy: Proxy,
 def test_damaged_part_is_sent_anew(script: BoardScript, tmp_path: Path) -> None:
     path = file_of(tmp_path / "a", 2 * MB)
     script.call("facts")
-    Path(script.board.work, "blobs", f"{sha(path)}.part-left").write_bytes(bytes(MB))
+    Path(script.board.work, "blobs", f"{sha(path)}.open-left-1-x").write_bytes(bytes(MB))
     upload.store(script, [path])
     assert blobs(script) == [sha(path)]
     assert sha(Path(script.board.work, "blobs", sha(path))) == sha(path)
@@ -205,7 +205,7 @@ def test_damaged_part_is_sent_anew(script: BoardScript, tmp_path: Path) -> None:
 def test_part_that_is_too_long_is_sent_anew(script: BoardScript, tmp_path: Path) -> None:
     path = file_of(tmp_path / "a", 2 * MB)
     script.call("facts")
-    Path(script.board.work, "blobs", f"{sha(path)}.part-left").write_bytes(bytes(3 * MB))
+    Path(script.board.work, "blobs", f"{sha(path)}.open-left-1-x").write_bytes(bytes(3 * MB))
     upload.store(script, [path])
     assert blobs(script) == [sha(path)]
 

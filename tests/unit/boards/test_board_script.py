@@ -23,7 +23,7 @@ from facekiln.boards.preflight import satisfies
 from facekiln.boards.remote import job_text
 from facekiln.boards.script import parse_answer
 from facekiln.errors import KilnError
-from support.sshd import end_processes_with, processes_with
+from support.sshd import end_processes_with, processes_with, wait_until
 
 SCRIPT = Path(__file__).parents[3] / "workflow" / "facekiln" / "boards" / "board.sh"
 Board = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -119,7 +119,7 @@ def test_uploads_that_meet_all_end_with_the_same_blob(board: Board, tmp_path: Pa
         pytest.fail("never stored")
 
     for turn in range(3):
-        (blobs / f"{sha}.part-{turn}").write_bytes(data[: turn * 1000])
+        (blobs / f"{sha}.open-{turn}-{turn}-before").write_bytes(data[: turn * 1000])
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(upload, "abcd"))
         assert [path.name for path in blobs.iterdir()] == [sha]
@@ -153,9 +153,8 @@ def test_a_stalled_upload_is_taken_over(board: Board, tmp_path: Path) -> None:
     data = os.urandom(50_000)
     sha = hashlib.sha256(data).hexdigest()
     board("begin", sha, "old", len(data))
-    shell = next(iter(SHELLS))
     words = [
-        *shell,
+        *SHELLS[0],
         SCRIPT,
         tmp_path / "work",
         tmp_path / "lease",
@@ -171,11 +170,7 @@ def test_a_stalled_upload_is_taken_over(board: Board, tmp_path: Path) -> None:
         assert stalled.stdin is not None
         stalled.stdin.write(data[:20_000])
         stalled.stdin.flush()
-        part = tmp_path / "work" / "blobs" / f"{sha}.part-old"
-        deadline = time.monotonic() + 30
-        while not (part.exists() and part.stat().st_size == 20_000):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: b"size=20000" in board("begin", sha, "new", len(data)).stdout)
         assert board("begin", sha, "new", len(data)).stdout == b"busy\nsize=20000\n"
         assert b"at\noffset=20000\n" in board("begin", sha, "new", len(data), "steal").stdout
         assert stalled.wait(10) == -signal.SIGKILL
@@ -216,7 +211,7 @@ def test_a_daemon_without_an_environment_for_a_moment_is_ended_too(
 ) -> None:
     """What is just replaced by another program has none: the first look after a run's end finds nothing."""
     looked = tmp_path / "looked"
-    first = f"case $1 in -lF) [ -e {looked} ] || {{ : >{looked}; exit 1; }} ;; esac"
+    first = f"case $2 in FACEKILN_RUN=*) [ -e {looked} ] || {{ : >{looked}; exit 1; }} ;; esac"
     grep = f'{first}\nexec {shutil.which("grep")} "$@"'
     put_before("grep", grep, tmp_path / "tools", monkeypatch)
     run, seconds = uuid.uuid4().hex, f"2718.{uuid.uuid4().int % 10**9}"
@@ -233,6 +228,18 @@ def test_a_daemon_without_an_environment_for_a_moment_is_ended_too(
     assert call("follow", run, 0, 0, 0.1) == "started\n"
     assert call("state", run).startswith("ended\nstatus=0\n")
     assert looked.exists()
+    left = processes_with(seconds)
+    end_processes_with(seconds)
+    assert not left
+
+
+def test_a_daemon_is_found_by_any_of_its_variables(board: Board) -> None:
+    """busybox's grep reads a file up to its first NUL: the first variable alone."""
+    run, seconds = uuid.uuid4().hex, f"2718.{uuid.uuid4().int % 10**9}"
+    variables = 'PATH="$PATH" A=1 FACEKILN_RUN="$FACEKILN_RUN" B=2'
+    daemon = f"env -i {variables} setsid sleep {seconds} >/dev/null 2>&1 & echo started"
+    board("start", run, 20, 20, 0.1, 0, 0, "", data=job_text(["sh", "-c", daemon], {}).encode())
+    assert board("follow", run, 0, 0, 0.1).stdout == b"started\n"
     left = processes_with(seconds)
     end_processes_with(seconds)
     assert not left

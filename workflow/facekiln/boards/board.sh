@@ -97,13 +97,17 @@ cmd_has() { # SHA256 ...: which of them are here; what is used is touched, so th
     done
 }
 
-# Each upload writes a part of its own, so that two that meet cannot mix their bytes. What an upload left behind
-# goes on under another's name: to rename it is what only one of them can do.
+# An upload writes a file of its own, SHA256.open-TOKEN-PID-BOOT, so that two that meet cannot mix their bytes.
+# What it leaves behind goes on as SHA256.part-TOKEN of whoever renames it, which only one can do.
 
-writer_of() { # FILE -> writer, group; fails where that process is gone
-    { read -r writer writer_boot group <"$1"; } 2>/dev/null || return 1
+writer_of() { # FILE -> token, writer; fails where that process is gone
+    fields=${1##*.open-}
+    token=${fields%%-*} fields=${fields#*-}
+    writer=${fields%%-*}
     read_boot
-    [ "$writer_boot" = "$boot" ] && kill -0 "$writer" 2>/dev/null
+    # A number may be another process's by now.
+    [ "${fields#*-}" = "$boot" ] && kill -0 "$writer" 2>/dev/null &&
+        { [ ! -r "/proc/$writer/cmdline" ] || tr '\000' '\n' <"/proc/$writer/cmdline" | grep -qxF "$token"; } 2>/dev/null
 }
 
 cmd_begin() { # SHA256 TOKEN SIZE [steal]: where to go on, or that another upload is at it
@@ -111,85 +115,79 @@ cmd_begin() { # SHA256 TOKEN SIZE [steal]: where to go on, or that another uploa
     blob=$WORK/blobs/$1 part=$WORK/blobs/$1.part-$2
     if [ -f "$blob" ]; then
         touch "$blob"
+        rm -f "$part" "$blob.open-$2-"*
         echo have
         return
     fi
-    group_of self
-    for file in "$blob".writer-*; do
-        [ -e "$file" ] || continue
+    for file in "$blob".open-*; do
+        [ -f "$file" ] || continue
         if writer_of "$file"; then
-            if [ "${file##*-}" != "$2" ] && [ "${4:-}" != steal ]; then
-                size_of "$blob.part-${file##*-}"
+            if [ "$token" != "$2" ] && [ "${4:-}" != steal ]; then
+                size_of "$file"
                 printf 'busy\nsize=%s\n' "$size"
                 return
             fi
             # The old writer of a connection that is gone; what it has received stays.
+            group_of "$writer"
+            group=$my_group
+            group_of self
             [ "$group" = 0 ] || [ "$group" = "$my_group" ] || kill -KILL "-$group" 2>/dev/null
             kill -KILL "$writer" 2>/dev/null
             nap 0.1
         fi
-        rm -f "$file"
-    done
-    size_of "$part"
-    longest=$size
-    for file in "$blob".part-*; do
-        # A writer stands before its part: what has none by now is nobody's.
-        [ ! -e "$blob.writer-${file##*-}" ] || continue
+        size_of "$part"
+        longest=$size
         size_of "$file"
-        if [ "$size" -gt "$3" ]; then # no part of it
-            rm -f "$file"
-        elif [ "$size" -gt "$longest" ] && mv -f "$file" "$part" 2>/dev/null; then
-            longest=$size
-        fi
+        if [ "$size" -gt "$longest" ]; then mv -f "$file" "$part" 2>/dev/null; else rm -f "$file"; fi
     done
     size_of "$part"
+    if [ "$size" -gt "$3" ]; then # no part of it
+        rm -f "$part"
+        size=0
+    fi
     free_of
     printf 'at\noffset=%s\nfree_kb=%s\n' "$size" "$free"
 }
 
 cmd_receive() { # SHA256 TOKEN OFFSET SIZE <data: append, and when all is there verify and name it
     sha=$1 offset=$3 total=$4
-    blob=$WORK/blobs/$1 part=$WORK/blobs/$1.part-$2 writer=$WORK/blobs/$1.writer-$2
     read_boot
-    group_of self
-    # Renamed, so that nobody reads a line that is not there yet.
-    echo "$$ $boot $my_group" >"$blob.new-$2" && mv -f "$blob.new-$2" "$writer"
-    trap 'rm -f "$writer"' EXIT
+    blob=$WORK/blobs/$1 part=$WORK/blobs/$1.part-$2 open=$WORK/blobs/$1.open-$2-$$-$boot
     size_of "$part"
-    if [ "$size" -ne "$offset" ]; then
+    if [ "$size" -ne "$offset" ] || { [ "$offset" -gt 0 ] && ! mv "$part" "$open" 2>/dev/null; }; then
         printf 'moved\noffset=%s\n' "$size"
         return
     fi
     if [ "$offset" -eq 0 ]; then
         # Hashed as it passes; the size tells whether every byte was stored.
-        seen=$(tee "$part" 2>/dev/null | sha256 "$total")
+        seen=$(tee "$open" 2>/dev/null | sha256 "$total")
     else
-        cat >>"$part" 2>/dev/null
+        cat >>"$open" 2>/dev/null
         seen=
     fi
-    size_of "$part"
+    size_of "$open"
     if [ "$size" -lt "$total" ]; then
         free_of
         if [ "$free" -lt 64 ]; then
-            rm -f "$part"
+            rm -f "$open"
             fault disk-full "$WORK"
         fi
         printf 'short\noffset=%s\n' "$size"
         return
     fi
-    [ -n "$seen" ] || seen=$(sha256 "$size" <"$part")
+    [ -n "$seen" ] || seen=$(sha256 "$size" <"$open")
     if [ "$seen" = none ]; then fault no-sha256 "$WORK"; fi
     if [ "$size" -ne "$total" ] || [ "$seen" != "$sha" ]; then
-        rm -f "$part"
+        rm -f "$open"
         printf 'mismatch\nsha256=%s\n' "$seen"
         return
     fi
-    if ! mv -f "$part" "$blob" 2>/dev/null; then # taken by one that took this upload for a stalled one
+    if ! mv -f "$open" "$blob" 2>/dev/null; then # another took this upload for a stalled one
         printf 'short\noffset=0\n'
         return
     fi
-    for file in "$blob".part-*; do
-        if [ -f "$file" ] && [ ! -e "$blob.writer-${file##*-}" ]; then rm -f "$file"; fi
+    for file in "$blob".part-* "$blob".open-*; do
+        if [ -f "$file" ] && ! writer_of "$file"; then rm -f "$file"; fi
     done
     echo stored
 }
@@ -421,10 +419,13 @@ cmd_lease_status() {
 # --- runs --------------------------------------------------------------------------------------------------
 
 marked() { # RUN: processes of a run, also those that left its group
-    # Which files hold the mark at all is cheap to ask, and true for `run` where only `run-2` is meant: each hit
-    # is looked at again, variable by variable.
-    grep -lF "FACEKILN_RUN=$1" /proc/[0-9]*/environ 2>/dev/null | while IFS= read -r file; do
-        tr '\n\000' ' \n' <"$file" 2>/dev/null | grep -qxF "FACEKILN_RUN=$1" || continue
+    # All at once first, as mostly there is none. Not by `grep -l`: busybox's ends at a file's first NUL.
+    mark=FACEKILN_RUN=$1
+    set --
+    for file in /proc/[0-9]*/environ; do set -- "$@" "$file" /proc/uptime; done # which ends a last line
+    cat "$@" 2>/dev/null | tr '\000' '\n' | grep -qxF "$mark" || return 0
+    for file in /proc/[0-9]*/environ; do
+        { tr '\n\000' ' \n' <"$file" | grep -qxF "$mark"; } 2>/dev/null || continue
         file=${file#/proc/}
         echo "${file%/environ}"
     done
