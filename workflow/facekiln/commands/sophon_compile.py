@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from facekiln.chips.sophon.compile_file import Gate, Tables
     from facekiln.chips.sophon.environment import Environment
     from facekiln.chips.sophon.settings import SophonSettings
+    from facekiln.config import Config
 
 
 def add_compile_verbs(verbs: Any) -> None:
@@ -72,21 +73,13 @@ def _tables_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--qtable", type=Path, metavar="FILE", help="int8: operators that stay in float")
 
 
-def _tools(options: argparse.Namespace) -> tuple[SophonSettings, Environment]:
+def _loaded(options: argparse.Namespace) -> tuple[Config, SophonSettings, Environment]:
     from facekiln.chips.sophon.environment import environment_of
     from facekiln.chips.sophon.settings import load_settings
     from facekiln.config import load_config
 
-    settings = load_settings(options.config)
-    return settings, environment_of(settings, load_config(options.config))
-
-
-def _artifact(path: Path, options: argparse.Namespace) -> Artifact:
-    from facekiln.chips.sophon.artifacts import artifact_of
-    from facekiln.chips.sophon.settings import load_settings
-    from facekiln.config import load_config
-
-    return artifact_of(path, load_config(options.config), load_settings(options.config))
+    config, settings = load_config(options.config), load_settings(options.config)
+    return config, settings, environment_of(settings, config)
 
 
 def _tables(options: argparse.Namespace) -> Tables:
@@ -97,15 +90,13 @@ def _tables(options: argparse.Namespace) -> Tables:
 
 def _transform(options: argparse.Namespace) -> None:
     from facekiln.chips.sophon.transform import transform_file
-    from facekiln.config import load_config
     from facekiln.progress import log
 
-    model = load_config(options.config).model(options.model)
-    settings, environment = _tools(options)
+    config, settings, environment = _loaded(options)
     done = transform_file(
         options.onnx,
         options.calibration,
-        model,
+        config.model(options.model),
         options.size,
         options.batch,
         settings,
@@ -127,12 +118,13 @@ def _transform(options: argparse.Namespace) -> None:
 
 
 def _compile(options: argparse.Namespace) -> None:
+    from facekiln.chips.sophon.artifacts import artifact_of
     from facekiln.chips.sophon.compile_file import compile_file
     from facekiln.parity.sight import told_sight
     from facekiln.progress import log
 
-    artifact = _artifact(options.output, options)
-    settings, environment = _tools(options)
+    config, settings, environment = _loaded(options)
+    artifact = artifact_of(options.output, config, settings)
     log.info("compiling    %s; ended after %g minutes", artifact.path, settings.deploy.timeout_minutes)
     done = compile_file(
         options.top,
@@ -141,7 +133,7 @@ def _compile(options: argparse.Namespace) -> None:
         settings.deploy,
         environment,
         options.output,
-        gate=_gate(artifact, options, settings, environment),
+        gate=_gate(artifact, options, config, settings, environment),
     )
     for what, one in (("quantised", done.quantised), ("simulated", done.simulated)):
         cosine, euclidean, sqnr = one.least or (float("nan"),) * 3
@@ -167,11 +159,14 @@ def _compile(options: argparse.Namespace) -> None:
 
 
 def _gate(
-    artifact: Artifact, options: argparse.Namespace, settings: SophonSettings, environment: Environment
+    artifact: Artifact,
+    options: argparse.Namespace,
+    config: Config,
+    settings: SophonSettings,
+    environment: Environment,
 ) -> Gate | None:
     """Return the gate against blindness of an int8 file; there is none without one."""
     from facekiln.chips.sophon.sight import check_sight
-    from facekiln.config import load_config
     from facekiln.errors import KilnError
     from facekiln.quant.run import pictures_of_set
 
@@ -183,7 +178,7 @@ def _gate(
             file=artifact.path,
             hint="give --calibration FOLDER: facekiln calibration make --help",
         )
-    model = load_config(options.config).model(artifact.model)
+    model = config.model(artifact.model)
     pictures = pictures_of_set(options.calibration, model, settings.gate.pictures)
     return lambda job, lowered, arguments: check_sight(
         job,
@@ -200,11 +195,12 @@ def _gate(
 
 
 def _twin(options: argparse.Namespace) -> None:
+    from facekiln.chips.sophon.artifacts import artifact_of
     from facekiln.chips.sophon.twin import twin_file
     from facekiln.progress import log
 
-    artifact = _artifact(options.bmodel, options)
-    settings, environment = _tools(options)
+    config, settings, environment = _loaded(options)
+    artifact = artifact_of(options.bmodel, config, settings)
     twin_file(
         options.bmodel,
         options.top,

@@ -158,6 +158,18 @@ def test_children_that_outlive_the_tool_are_ended(tmp_path: Path) -> None:
     assert ended(pids_of(tmp_path))
 
 
+def test_processes_are_looked_at_twice_a_second_however_much_a_tool_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(tool, "lower_pollers", looks.append)
+    script = "import time\nfor one in range(300):\n    print(one, flush=True)\n    time.sleep(0.005)"
+    made = environment(tmp_path, {"model_deploy": script})
+    start = time.monotonic()
+    run_tool(made, "model_deploy", [], folder=tmp_path, log=None, timeout_minutes=1)
+    assert 1 <= len(looks) <= 1 + (time.monotonic() - start) / 0.5
+
+
 def test_a_tool_that_closes_its_output_is_waited_for(tmp_path: Path) -> None:
     script = "import os, time; os.close(1); os.close(2); time.sleep(1); open('made', 'w')"
     made = environment(tmp_path, {"model_deploy": script})

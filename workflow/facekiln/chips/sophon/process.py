@@ -23,6 +23,7 @@ from facekiln.errors import KilnError
 
 # Children that still hold the output when the program itself has ended are waited for no longer than this.
 _LINGER = 2.0
+_TICK = 0.5  # seconds
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # Ends the session named by its argument unless a line comes before its input is closed, as a kill of us does.
 _GUARD = 'read -r line || kill -s KILL -- "-$0"'
@@ -168,8 +169,9 @@ def _follow(
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     ended: float | None = None
+    ticked = 0.0
     while True:
-        ready, _, _ = select.select([descriptor], [], [], 0.5)
+        ready, _, _ = select.select([descriptor], [], [], _TICK)
         now = time.monotonic()
         if ready:
             data = os.read(descriptor, 1 << 16)
@@ -183,7 +185,9 @@ def _follow(
         if now > deadline:
             lines.feed(b"", final=True)
             raise TimeoutError
-        on_tick(process.pid)
+        if now - ticked >= _TICK:
+            ticked = now
+            on_tick(process.pid)
     lines.feed(b"", final=True)
     while process.poll() is None:  # it closed its output and goes on
         if time.monotonic() > deadline:
