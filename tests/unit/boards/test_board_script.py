@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -307,6 +309,56 @@ def test_racing_takers_of_a_stale_lease(board: Board, tmp_path: Path) -> None:
             assert word(board("lease_free", tokens[words.index("taken")])) == "freed"
         assert word(board("lease_status")) == "free"
     assert not list((tmp_path / "lease").glob(".new-*"))
+
+
+TAKERS = """
+import os, sys
+from itertools import count
+source, folder = sys.argv[1:]
+for number in count(1):
+    os.link(source, f"{folder}/lease-{number:010}")
+    if number > 32:
+        os.unlink(f"{folder}/lease-{number - 32:010}")
+"""
+
+
+def test_a_lease_that_a_taker_removes_at_this_moment_is_nobody_elses(board: Board, tmp_path: Path) -> None:
+    """Between the questions whether it is there and can be read: it counted as another account's."""
+    lease, held = tmp_path / "lease", tmp_path / "held"
+    lease.mkdir()
+    held.write_text("state=free\n")
+    with subprocess.Popen([sys.executable, "-c", TAKERS, held, lease]) as takers:
+        try:
+            wait_until(lambda: list(lease.iterdir()))
+            assert {word(board("lease_status")) for _ in range(100)} == {"free"}
+        finally:
+            takers.kill()
+
+
+def test_a_call_that_goes_on_after_its_connection_was_cut_harms_the_next_one_in_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same client calls again, with the same token, while the first call still runs on the board."""
+    command = ["sh", str(SCRIPT), str(tmp_path / "work"), str(tmp_path / "lease")]
+
+    def call(*words: str) -> str:
+        done = subprocess.run([*command, *words], capture_output=True, timeout=60, check=True)
+        return done.stdout.decode().split("\n")[0]
+
+    for tool, words in (
+        ("ln", ["lease_take", "t", "100", "me", "x"]),
+        ("mv", ["beat", "-", "1", "t", "100"]),
+    ):
+        once, real = tmp_path / f"{tool}-once", shutil.which(tool)
+        again = f"[ -e {once} ] || {{ : >{once}; {shlex.join([*command, *words])} >{once}; }}"
+        put_before(tool, f'{again}\nexec {real} "$@"', tmp_path / f"{tool}-tools", monkeypatch)
+        told = call(*words)
+        assert (told, once.read_text().split("\n")[0]) in (("taken", "taken"), ("held", "held"))
+    assert len(list((tmp_path / "lease").iterdir())) == 1
+
+
+def test_a_lease_whose_folder_was_emptied_is_told_as_lost(board: Board) -> None:
+    assert word(board("beat", "-", 1, "token", 5)) == "lost"
 
 
 def test_facts_are_told(board: Board) -> None:

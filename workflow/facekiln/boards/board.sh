@@ -271,15 +271,19 @@ lease_open() { # [ACCESS]: the lease's folder can be used, and is made where ACC
     [ -d "$LEASE" ] || return 0
     if [ ! -r "$LEASE" ] || [ ! -x "$LEASE" ]; then fault foreign "$LEASE"; fi
     for file in "$LEASE"/lease-*; do
-        # What cannot be read may be held.
-        if [ -e "$file" ] && [ ! -r "$file" ]; then fault foreign "$file"; fi
+        # What cannot be read may be held; what another taker has removed meanwhile cannot be read either.
+        if [ ! -r "$file" ] && [ -e "$file" ]; then fault foreign "$file"; fi
     done
     [ $# -eq 0 ] || [ -w "$LEASE" ] || fault unwritable "$LEASE"
 }
 
 lease_last() { # -> last
     last=
-    for file in "$LEASE"/lease-*; do [ -e "$file" ] && last=$file; done
+    while [ -z "$last" ]; do
+        for file in "$LEASE"/lease-*; do [ -e "$file" ] && last=$file; done
+        # All that were listed are gone: a taker removed them after it had made a higher one, so look again.
+        [ "$file" != "$LEASE/lease-*" ] || return 0
+    done
 }
 
 lease_read() { # FILE -> l_token l_owner l_purpose l_boot l_expires l_taken l_state
@@ -312,15 +316,33 @@ lease_tell() { # WORD
         "$1" "$l_owner" "$l_purpose" $((l_expires - now)) $((now - l_taken))
 }
 
-lease_put() { # TOKEN STATE EXPIRES -> .new-TOKEN, for everybody who may enter the folder
+lease_put() { # TOKEN STATE EXPIRES -> new, a file of this process, for everybody who may enter the folder
+    # A call whose connection was cut may still be at it when the same client calls again.
+    new=$LEASE/.new-$1-$$
     umask 022
-    lease_text "$2" "$3" >"$LEASE/.new-$1"
+    lease_text "$2" "$3" >"$new"
 }
 
 lease_next() { # FILE or nothing -> mine, the next one of the row
     number=${1##*-}
     while [ "${number#0}" != "$number" ]; do number=${number#0}; done
     mine=$LEASE/lease-$(printf '%010d' $((${number:-0} + 1)))
+}
+
+lease_link() { # -> status 0 where `new` is `mine` now, 1 where another has made that; `new` is gone
+    for _ in 1 2 3 4 5; do
+        if ln "$new" "$mine" 2>/dev/null; then
+            rm -f "$new"
+            return 0
+        fi
+        # One that is gone again was made by a taker who then gave up.
+        if [ -e "$mine" ]; then
+            rm -f "$new"
+            return 1
+        fi
+    done
+    rm -f "$new"
+    fault no-links "$LEASE"
 }
 
 cmd_lease_take() { # TOKEN TTL OWNER PURPOSE [user, group or all: whose accounts share the board]
@@ -340,14 +362,11 @@ cmd_lease_take() { # TOKEN TTL OWNER PURPOSE [user, group or all: whose accounts
     tick
     l_token=$1 l_owner=$3 l_purpose=$4 l_taken=$now
     lease_put "$1" held $((now + $2 + 1)) || fault disk-full "$LEASE"
-    if ! ln "$LEASE/.new-$1" "$mine" 2>/dev/null; then
-        rm -f "$LEASE/.new-$1"
-        [ -e "$mine" ] || fault no-links "$LEASE"
+    if ! lease_link; then
         lease_read "$mine"
-        lease_tell busy
+        if [ "$l_token" = "$1" ]; then lease_tell taken; else lease_tell busy; fi
         return
     fi
-    rm -f "$LEASE/.new-$1"
     if [ -n "$before" ]; then
         lease_read "$before"
         tick
@@ -375,12 +394,11 @@ cmd_lease_take() { # TOKEN TTL OWNER PURPOSE [user, group or all: whose accounts
 
 lease_renew() { # TOKEN TTL -> status 0 while it is ours
     lease_last
-    [ -n "$last" ] || return 1
     before=$last
     lease_read "$before"
     tick
-    [ "$l_token" = "$1" ] && lease_alive || return 1
-    lease_put "$1" held $((now + $2 + 1)) && mv -f "$LEASE/.new-$1" "$before" || return 1
+    [ -n "$before" ] && [ "$l_token" = "$1" ] && lease_alive || return 1
+    lease_put "$1" held $((now + $2 + 1)) && mv -f "$new" "$before" || return 1
     lease_last
     [ "$last" = "$before" ]
 }
@@ -395,10 +413,10 @@ cmd_lease_free() { # TOKEN, or `any` by force
         if lease_alive && { [ "$l_token" = "$1" ] || [ "$1" = any ]; }; then
             lease_put "$1" free "$now" || fault disk-full "$LEASE"
             # That of another account cannot be replaced; a free one behind it tells the same.
-            if ! mv -f "$LEASE/.new-$1" "$last" 2>/dev/null; then
+            if ! mv -f "$new" "$last" 2>/dev/null; then
                 lease_next "$last"
-                ln "$LEASE/.new-$1" "$mine" 2>/dev/null || taken=1
-                rm -f "$LEASE/.new-$1"
+                ln "$new" "$mine" 2>/dev/null || taken=1
+                rm -f "$new"
                 [ -z "${taken:-}" ] || { echo lost; return; }
             fi
             lease_tell freed
@@ -411,9 +429,12 @@ cmd_lease_free() { # TOKEN, or `any` by force
 cmd_lease_status() {
     lease_open
     read_boot
-    lease_last
-    [ -n "$last" ] && lease_read "$last" && tick && lease_alive && { lease_tell held; return; }
-    echo free
+    while lease_last && [ -n "$last" ]; do
+        lease_read "$last"
+        [ ! -e "$last" ] || break # else a taker has just replaced it
+    done
+    tick
+    if [ -n "$last" ] && lease_alive; then lease_tell held; else echo free; fi
 }
 
 # --- runs --------------------------------------------------------------------------------------------------
