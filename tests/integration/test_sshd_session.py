@@ -202,6 +202,16 @@ def test_cut_connection_is_found_again(sshd: Sshd, proxy: Proxy, tmp_path: Path)
         assert session.generation == 2
 
 
+def test_a_status_that_came_before_a_cut_is_no_whole_answer(sshd: Sshd, proxy: Proxy, tmp_path: Path) -> None:
+    """It comes on standard error: what standard output still holds may be cut off behind it."""
+    with Session(sshd.board(tmp_path, port=proxy.port)) as session:
+        cutter = threading.Timer(1.0, proxy.cut)
+        cutter.start()
+        with pytest.raises(ConnectionLost, match="before the end of a command's output"):
+            session.run("printf '\\nkiln-exit:0\\n' >&2; sleep 20; echo late")
+        cutter.join()
+
+
 def test_cut_in_each_part_of_a_call_is_found_again(sshd: Sshd, proxy: Proxy, tmp_path: Path) -> None:
     with Session(sshd.board(tmp_path, port=proxy.port)) as session:
         script = BoardScript(session)

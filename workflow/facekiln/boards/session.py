@@ -182,6 +182,9 @@ class Session:
                         hint="is it the right board, and its login shell silent?",
                     )
             reader.join(idle or limits.command_seconds)
+            if not (channel.eof_received or transport.is_active()):
+                # The status comes by another stream: it may be here while the rest of the output is not.
+                raise self._lost("cut before the end of a command's output")
             status = self._status(channel, b"".join(errors), streamed=on_stderr is not None)
         except TimeoutError as error:
             raise self._lost(
