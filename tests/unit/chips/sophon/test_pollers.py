@@ -62,6 +62,7 @@ def priorities(process: int) -> dict[str, int]:
 
 
 def test_all_but_the_engine_make_way(start: Start) -> None:
+    # The tests themselves may run at a priority that leaves less than a whole step.
     process = start(ENGINE, "TPU_GDMA", "CORE_MAIN", nice=3)
     before = os.getpriority(os.PRIO_PROCESS, process)
     base = priorities(process)[ENGINE]
@@ -69,7 +70,7 @@ def test_all_but_the_engine_make_way(start: Start) -> None:
     after = priorities(process)
     assert after.pop(ENGINE) == base
     assert len(after) == 3
-    assert set(after.values()) == {base + STEPS}
+    assert set(after.values()) == {min(base + STEPS, 19)}
     assert os.getpriority(os.PRIO_PROCESS, process) == before
 
 
