@@ -18,20 +18,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from facekiln.chips.sophon.artifacts import Artifact
 from facekiln.chips.sophon.calibrate import calibrate_file
-from facekiln.chips.sophon.compile_file import (
-    Tables,
-    compile_file,
-    deploy_arguments,
-    lowered_name,
-    stage_tables,
-)
+from facekiln.chips.sophon.compile_file import compile_file, deploy_arguments, lowered_name
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.mixed import prove_obeyed
 from facekiln.chips.sophon.mlir import read_mlir
 from facekiln.chips.sophon.plan import plan_file
+from facekiln.chips.sophon.qtable import read_qtable
 from facekiln.chips.sophon.settings import SophonSettings, load_settings
 from facekiln.chips.sophon.sight import check_sight
 from facekiln.chips.sophon.table import check_table, read_table
+from facekiln.chips.sophon.tables import Tables, stage_tables
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.chips.sophon.transform import stage, transform_file
 from facekiln.config import Config, Model, load_config
@@ -95,14 +91,16 @@ class Bench:
         """Return the calibration set's inputs."""
         return pictures_of_set(self.folder / "set", self.model)
 
-    def table(self, batch: int, method: str, output: Path, single: Path | None = None) -> Any:
+    def table(
+        self, batch: int, method: str, output: Path, single: Path | None = None, search: str = "none"
+    ) -> Any:
         """Make a calibration table."""
         return calibrate_file(
             self.environment,
             self.tops[batch] / "top.mlir",
             self.folder / "ranges.json",
             self.pictures,
-            replace(self.settings.calibrate, method=method),
+            replace(self.settings.calibrate, method=method, search=search),
             output,
             single=single,
             onnx=self.folder / "small.onnx",
@@ -158,7 +156,32 @@ def test_the_tools_own_methods_on_our_pictures(method: str, bench: Bench, tmp_pa
     made = bench.table(1, f"tool:{method}", tmp_path / "1b.table")
     check_table(made.table, read_mlir(bench.tops[1] / "top.mlir"))
     text = (tmp_path / "1b.table").read_text()
-    assert "2026" not in text and str(tmp_path) not in text and "# sample number: 6" in text
+    assert "genetated time: 1970" in text and str(tmp_path) not in text and "# sample number: 6" in text
+
+
+def test_the_tool_chooses_among_its_methods(bench: Bench, tmp_path: Path) -> None:
+    """Its program leaves no table by itself: `--search search_threshold` is in 1.26's help only."""
+    made = bench.table(1, "tool:max", tmp_path / "1b.table", search="threshold")
+    assert made.method in {f"tool:{name}" for name in ("kl", "max", "percentile9999", "mse")}
+    check_table(made.table, read_mlir(bench.tops[1] / "top.mlir"))
+    assert "# sample number: 6" in (tmp_path / "1b.table").read_text()
+
+
+@pytest.mark.parametrize("search", ["search_qtable", "fast_search"])
+def test_the_tools_searches_for_what_stays_in_float(search: str, bench: Bench, tmp_path: Path) -> None:
+    bench.table(1, "tool:max", tmp_path / "1b.table")
+    mixed = replace(bench.settings.mixed, by=f"tool:{search}", expected_cosine=0.999999)
+    plan_file(
+        bench.tops[1] / "top.mlir",
+        bench.folder / "small.onnx",
+        "bm1684x",
+        replace(bench.settings, mixed=mixed),
+        bench.config,
+        tmp_path / "a.qtable",
+        pictures=bench.pictures,
+        calibration_table=tmp_path / "1b.table",
+    )
+    assert set(read_qtable(tmp_path / "a.qtable").modes.values()) == {"F16"}
 
 
 def test_an_unknown_method_names_those_that_there_are(bench: Bench, tmp_path: Path) -> None:
@@ -176,7 +199,7 @@ def test_precisions_asked_for_are_obeyed(chip: str, precision: str, bench: Bench
     for asked, kept in ((tables, True), (whole, False)):
         with job_folder(tmp_path / "x") as job:
             stage(bench.tops[1], job)
-            stage_tables(asked, job)
+            stage_tables(asked, job, chip)
             arguments = [*deploy_arguments(artifact, asked, bench.environment), "--not_gen_bmodel"]
             run_tool(bench.environment, "model_deploy", arguments, folder=job, log=None, timeout_minutes=5)
             lowered = lowered_name(job)

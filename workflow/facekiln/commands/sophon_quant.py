@@ -32,6 +32,11 @@ def add_quant_verbs(verbs: Any) -> None:
         "--single", type=Path, metavar="TABLE", help="of a batch: the table of single pictures to agree with"
     )
     calibrate.add_argument("--method", help="ours:mse, tool:kl, ... instead of the config's")
+    calibrate.add_argument(
+        "--search",
+        choices=("none", "threshold"),
+        help="threshold: the tool chooses among its methods; instead of the config's",
+    )
     calibrate.add_argument("--output", type=Path, required=True, metavar="TABLE")
     add_config(calibrate)
 
@@ -82,6 +87,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     wanted = settings.calibrate
     if options.method:
         wanted = replace(wanted, method=options.method)
+    if options.search:
+        wanted = replace(wanted, search=options.search)
     made = calibrate_file(
         environment_of(settings, config),
         options.top,
@@ -93,7 +100,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         onnx=options.onnx,
         set_sha256=read_calibration(options.calibration)["set_sha256"],
     )
-    log.info("table        %d operators by %s", len(made.table.rows), wanted.method)
+    log.info("table        %d operators by %s", len(made.table.rows), made.method)
     if made.measured:
         log.info("measured     %d in top.mlir, as no ONNX tensor is theirs", len(made.measured))
     if made.worst is not None:

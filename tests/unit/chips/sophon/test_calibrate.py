@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from facekiln.chips.sophon.calibrate import calibrate_file
 from facekiln.chips.sophon.calibrate_child import batches, histogram, run
-from facekiln.chips.sophon.calibrate_tool import methods_of_tool
+from facekiln.chips.sophon.calibrate_tool import method_of, methods_of_tool
 from facekiln.chips.sophon.mlir import parse_mlir
 from facekiln.chips.sophon.ranges_table import (
     prove_names,
@@ -22,6 +23,7 @@ from facekiln.chips.sophon.ranges_table import (
     unmeasured,
 )
 from facekiln.chips.sophon.reach import Reach, write_pictures
+from facekiln.chips.sophon.search_child import searching
 from facekiln.chips.sophon.settings import CalibrateSettings
 from facekiln.chips.sophon.table import read_table, write_table
 from facekiln.errors import GateError, KilnError
@@ -160,13 +162,14 @@ def calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         single: Path | None = None,
         measured: Path | None = tmp_path / "ranges.json",
         set_sha256: str | None = None,
+        search: str = "none",
     ) -> Any:
         return calibrate_file(
             fake_environment(tmp_path / "env"),
             tmp_path / "top.mlir",
             measured,
             [np.zeros((1, 8), np.float32)],
-            CalibrateSettings(method, "none", 1),
+            CalibrateSettings(method, search, 1),
             output,
             single=single,
             set_sha256=set_sha256,
@@ -192,6 +195,35 @@ def test_the_tools_methods_need_no_ranges_and_ours_do(
     assert read_record(output).facts["set_sha256"] == "f" * 64
     with pytest.raises(KilnError, match="'ours:mse' needs ranges"):
         calibrated(output, measured=None)
+
+
+def test_a_search_is_among_the_tools_methods_and_its_choice_is_recorded(
+    calibrated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "1b.table"
+    with pytest.raises(KilnError, match="ours:mse is no method that the tool's search tries"):
+        calibrated(output, search="threshold")
+    calibrated(output)
+    said = ("# quantization threshold calculation method: percentile9999",)
+    table = replace(read_table(output), comments=said)
+    monkeypatch.setattr("facekiln.chips.sophon.calibrate.calibrate_tool", lambda *_, **__: table)
+    assert calibrated(output, "tool:kl", search="threshold").method == "tool:percentile9999"
+    record = read_record(output)
+    assert record.facts["method"] == "tool:percentile9999" and record.settings["method"] == "tool:kl"
+    with pytest.raises(KilnError, match="does not tell the method"):
+        method_of(replace(table, comments=()))
+
+
+def test_the_search_that_the_tool_passes_over_is_called() -> None:
+    done: list[str] = []
+
+    def search(options: Any, *_: Any) -> Any:
+        return SimpleNamespace(run_search_calitable=lambda: done.append(options.search))
+
+    prepare = searching(lambda options, *_: options, search)
+    for kind in ("search_threshold", "search_qtable"):
+        assert prepare(SimpleNamespace(search=kind), 1, 2, 3).search == kind
+    assert done == ["search_threshold"]
 
 
 def test_the_file_of_a_table(calibrated: Any, tmp_path: Path) -> None:

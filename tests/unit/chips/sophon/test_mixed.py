@@ -273,14 +273,14 @@ def test_a_search_of_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     given: list[list[str]] = []
     found = "# generated time: now\na_Conv F16\n"
 
-    def run(_: Any, __: str, arguments: list[str], **rest: Any) -> str:
+    def run(_: Any, arguments: list[str], **rest: Any) -> str:
         given.append(arguments)
         if found:
             (rest["folder"] / "found.qtable").write_text(found)
             return "job done"
         return "job success, current int8 cos:0.9999 is higher than expected_cos:0.99,no need"
 
-    monkeypatch.setattr("facekiln.chips.sophon.plan.run_tool", run)
+    monkeypatch.setattr("facekiln.chips.sophon.plan.run_search", run)
     monkeypatch.setattr("facekiln.chips.sophon.plan.help_of", lambda *_: HELP)
     (tmp_path / "top.mlir").write_text(TOP)
     table = tmp_path / "a.table"

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.chips.sophon.calibrate_tool import calibrate_tool
+from facekiln.chips.sophon.calibrate_tool import calibrate_tool, method_of
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.mlir import read_mlir
 from facekiln.chips.sophon.ranges_table import OURS, prove_names, ranges_by_op, table_of_ranges, unmeasured
 from facekiln.chips.sophon.reach import measure_reach, write_pictures
-from facekiln.chips.sophon.settings import CalibrateSettings
+from facekiln.chips.sophon.settings import CalibrateSettings, check_search
 from facekiln.chips.sophon.table import Table, check_batch, check_table, read_table, write_table
 from facekiln.chips.sophon.tool import job_folder
 from facekiln.errors import KilnError
@@ -39,12 +39,14 @@ class Calibrated:
         worst: largest difference of an extreme between top.mlir and our ranges, over the tensor's magnitude;
             None where the tool calibrated.
         batch: largest difference of a threshold to the table of single pictures; None for single pictures.
+        method: as asked for, or the one that a search of the tool's chose.
     """
 
     table: Table
     measured: tuple[str, ...] = ()
     worst: float | None = None
     batch: float | None = None
+    method: str = ""
 
 
 def calibrate_ours(
@@ -110,9 +112,10 @@ def calibrate_file(
         set_sha256: of the calibration set; the ranges' must be the same.
 
     Raises:
-        KilnError: the ranges are missing, or of another file or set, or the tool failed.
+        KilnError: the ranges are missing, or of another file or set, the tool failed, or cannot search so.
         GateError: a result reaches something else than its ranges say.
     """
+    check_search(settings)
     by, _, method = settings.method.partition(":")
     used = [path for path in (single,) if path is not None]
     with job_folder(output) as folder:
@@ -121,8 +124,11 @@ def calibrate_file(
             set_sha256 = ranges.set_sha256
             used += [path for path in (ranges_file, onnx) if path is not None]
             made = calibrate_ours(environment, top, ranges, pictures, settings, method, folder)
+            made = replace(made, method=settings.method)
         else:
-            made = Calibrated(calibrate_tool(environment, top, pictures, settings, method, folder))
+            table = calibrate_tool(environment, top, pictures, settings, method, folder)
+            chosen = method if settings.search == "none" else method_of(table)
+            made = Calibrated(table, method=f"{by}:{chosen}")
     network = read_mlir(top)
     check_table(made.table, network, output)
     batch = None
@@ -137,6 +143,7 @@ def calibrate_file(
         settings={"method": settings.method, "search": settings.search},
         tools=tool_versions() | environment.identity(),
         facts={
+            "method": made.method,
             "operators": len(network.ops),
             "pictures": len(pictures),
             "set_sha256": set_sha256,

@@ -1,6 +1,6 @@
 """Runs in tpu_mlir's own Python (3.10, its numpy): what the tensors of a .mlir reach over pictures.
 
-    python calibrate_child.py JOB.json
+    calibrate_child.py JOB.json            (by `tool.script_command`)
 
 JOB: {"mlir", "pictures": [.npz, ...], "histograms": [names], "bins", "output"}. Writes an .npz of `names`,
 `lows` and `highs` (float64, one per tensor) and `counts` (int64 [histograms, 2 * bins]), values in equal bins
@@ -10,22 +10,15 @@ are not counted. Standard library and numpy only, besides the tool.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-# This file's folder holds modules named like the standard library's (inspect): they are not meant here.
-_HERE = str(__file__).rpartition("/")[0]
-sys.path[:] = [path for path in sys.path if os.path.realpath(path) != os.path.realpath(_HERE)]
-
-import json  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
-from importlib import import_module  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-import numpy as np  # noqa: E402
-
-_AGAIN = "FACEKILN_CALIBRATE_CHILD"
+import numpy as np
 
 
 def batches(pictures: Sequence[str], size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -101,9 +94,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    # Importing the package sets the library path, which the loader reads when a process begins.
-    import_module("tpu_mlir")
-    if _AGAIN not in os.environ:
-        os.environ[_AGAIN] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
     main(sys.argv[1])

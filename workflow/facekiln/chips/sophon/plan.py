@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.chips.sophon.calibrate_tool import stage_network
+from facekiln.chips.sophon.calibrate_tool import run_search, stage_network
 from facekiln.chips.sophon.environment import Environment, environment_of
 from facekiln.chips.sophon.mixed import most_sensitive, plan
 from facekiln.chips.sophon.mlir import read_mlir
@@ -17,7 +17,7 @@ from facekiln.chips.sophon.probe import help_of
 from facekiln.chips.sophon.qtable import Qtable, check_qtable, read_qtable, write_qtable
 from facekiln.chips.sophon.reach import write_pictures
 from facekiln.chips.sophon.settings import MixedSettings, SophonSettings
-from facekiln.chips.sophon.tool import job_folder, run_tool
+from facekiln.chips.sophon.tool import job_folder
 from facekiln.config import Config
 from facekiln.errors import KilnError
 from facekiln.graph.export import load_onnx
@@ -65,9 +65,8 @@ def search_by_tool(
     elif search in _BEGIN_WITH_TABLE:
         raise KilnError(f"the tool's {search} begins with a calibration table", hint="give --table FILE")
     count = len(write_pictures(folder / "pictures", pictures))
-    told = run_tool(
+    told = run_search(
         environment,
-        "run_calibration",
         [
             *("top.mlir", "--dataset", "pictures", "--input_num", str(count), "--search", search),
             *("--inference_num", str(min(count, _INFERENCES)), "--chip", chip),
@@ -135,17 +134,22 @@ def plan_file(
         with job_folder(output) as folder:
             table = search_by_tool(environment, top, chip, mixed, pictures, folder, calibration_table)
         tools |= environment.identity()
+    decided = (
+        {"keep_float": list(mixed.kept(chip, model))}
+        if mixed.by == "ours"
+        else {"expected_cosine": mixed.expected_cosine, "pictures": len(pictures or ())}
+    )
     check_qtable(table, network, chip, output)
     write_qtable(output, table)
     write_record(
         output,
         verb="sophon plan",
-        inputs=[top, onnx_file, *([sensitivity] if sensitivity else [])],
+        inputs=[top, onnx_file, *(path for path in (sensitivity, calibration_table) if path)],
         settings={
             "chip": chip,
             "by": mixed.by,
-            "keep_float": list(mixed.kept(chip, model)),
             "most_layers": mixed.most_layers,
+            **decided,
             "precision": mixed.precision.get(chip, "F32"),
         },
         tools=tools,

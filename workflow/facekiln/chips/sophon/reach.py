@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.process import run_group
+from facekiln.chips.sophon.tool import script_command
 from facekiln.errors import KilnError
 from facekiln.progress import progress_bar
 from facekiln.quant.thresholds import BINS, folded, thresholds
@@ -102,7 +103,7 @@ def measure_reach(
                 said.append(line)
 
         status = run_group(
-            [environment.python, CHILD, job],
+            script_command(environment, CHILD, job),
             folder=folder,
             variables=environment.variables(folder),
             limit=timeout_minutes * 60,

@@ -187,6 +187,22 @@ def check_models(settings: SophonSettings, models: Iterable[str]) -> None:
             raise KilnError(error.what, file=DEFAULT_FOLDER / FILE, where="mixed.models") from None
 
 
+def check_search(settings: CalibrateSettings) -> None:
+    """Check that a search among the tool's methods is asked for with one of them.
+
+    Raises:
+        KilnError: our methods are not among those that it tries.
+    """
+    if settings.search != "none" and not settings.method.startswith("tool:"):
+        raise KilnError(
+            f"{settings.method} is no method that the tool's search tries",
+            file=DEFAULT_FOLDER / FILE,
+            where="calibrate.search",
+            value=settings.search,
+            hint="calibrate.method tool:mse, or calibrate.search none",
+        )
+
+
 def load_settings(folder: Path | str = DEFAULT_FOLDER) -> SophonSettings:
     """Load config/chips/sophon.yaml, or the schema's defaults where there is no such file.
 

@@ -13,7 +13,7 @@ from facekiln.chips.sophon.artifacts import (
     check_spelling,
 )
 from facekiln.chips.sophon.environment import wanted
-from facekiln.chips.sophon.settings import check_models, settings_from
+from facekiln.chips.sophon.settings import check_models, check_search, settings_from
 from facekiln.config import Config, known
 from facekiln.errors import KilnError
 from facekiln.targets import RESULTS, Targets
@@ -39,6 +39,7 @@ class SophonTargets:
         self.config = config
         self.settings = settings_from(config.chips["sophon"])
         check_models(self.settings, config.models)
+        check_search(self.settings.calibrate)
         self._targets = Targets(config)
 
     def stamp(self) -> str:

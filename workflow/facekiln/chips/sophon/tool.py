@@ -35,6 +35,13 @@ _BAR = re.compile(r"^(?P<what>.*?):?\s*(?P<percent>\d{1,3})%\|.*?\|\s*(?P<done>\
 # "[Running]: tpuc-opt in.mlir --codegen=..." and what it is about.
 _STAGE = re.compile(r"^\[Running\]: (.{1,60})")
 
+# The package sets the path of its libraries when it is imported, and the loader reads that when a process
+# begins. A script's own folder is not searched for modules: some of ours are named like Python's (inspect).
+_RUN = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+_WITH_LIBRARIES = (
+    f"import os, sys, tpu_mlir; os.execv(sys.executable, [sys.executable, '-c', {_RUN!r}, *sys.argv[1:]])"
+)
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -173,6 +180,11 @@ def run_tool(
         progress=progress,
         title=name,
     )
+
+
+def script_command(environment: Environment, script: Path, *arguments: str | Path) -> list[str | Path]:
+    """Return the command of a script that runs in the environment's Python and imports the tool's modules."""
+    return [environment.python, "-c", _WITH_LIBRARIES, script, *arguments]
 
 
 def run_program(
