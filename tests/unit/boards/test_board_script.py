@@ -108,7 +108,8 @@ def test_uploads_that_meet_all_end_with_the_same_blob(board: Board, tmp_path: Pa
     board("facts")
 
     def upload(token: str) -> None:
-        for _ in range(200):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             begun = board("begin", sha, token, len(data)).stdout.decode().split()
             if begun[0] == "have":
                 return
@@ -175,7 +176,7 @@ def test_a_stalled_upload_is_taken_over(board: Board, tmp_path: Path) -> None:
         wait_until(lambda: b"size=20000" in board("begin", sha, "new", len(data)).stdout)
         assert board("begin", sha, "new", len(data)).stdout == b"busy\nsize=20000\n"
         assert b"at\noffset=20000\n" in board("begin", sha, "new", len(data), "steal").stdout
-        assert stalled.wait(10) == -signal.SIGKILL
+        assert stalled.wait(60) == -signal.SIGKILL
     assert word(board("receive", sha, "new", 20_000, len(data), data=data[20_000:])) == "stored"
     assert [path.name for path in (tmp_path / "work" / "blobs").iterdir()] == [sha]
 
@@ -235,6 +236,40 @@ def test_a_daemon_without_an_environment_for_a_moment_is_ended_too(
     assert not left
 
 
+def test_a_daemon_that_is_replaced_for_long_is_ended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy board it stays without an environment for longer than the two looks take."""
+    daemon, asked, looks = tmp_path / "daemon", tmp_path / "asked", tmp_path / "looks"
+    asked.touch()
+    looks.touch()
+    grep = (
+        f"real={shutil.which('grep')}\n"
+        f'count() {{ "$real" -c . {tmp_path}/"$1"; }}\n'
+        f"case $1 in -L) echo x >>{asked}\n"
+        f"  [ $(count asked) -ge 4 ] || echo /proc/$(cat {daemon})/environ; exit ;; esac\n"
+        f"case $2 in FACEKILN_RUN=*) echo x >>{looks}\n"
+        "  [ $(count looks) -ge 3 ] || [ $(count asked) -ge 4 ] || exit 1 ;; esac\n"
+        'exec "$real" "$@"'
+    )
+    put_before("grep", grep, tmp_path / "tools", monkeypatch)
+    run, seconds = uuid.uuid4().hex, f"2718.{uuid.uuid4().int % 10**9}"
+    command = ["sh", str(SCRIPT), str(tmp_path / "work"), str(tmp_path / "lease")]
+
+    def call(*words: object, data: bytes = b"") -> None:
+        told = [*command, *map(str, words)]
+        subprocess.run(told, input=data, capture_output=True, start_new_session=True, timeout=60, check=True)
+
+    sleeper = f"setsid sh -c 'echo $$ >{daemon}.new && mv {daemon}.new {daemon}; exec sleep {seconds}'"
+    waiting = f"while [ ! -e {daemon} ]; do sleep 0.05; done"
+    job = job_text(["sh", "-c", f"{sleeper} >/dev/null 2>&1 & {waiting}"], {})
+    call("start", run, 50, 50, 0.1, 0, 0, "", data=job.encode())
+    call("follow", run, 0, 0, 0.1)
+    left = processes_with(seconds)
+    end_processes_with(seconds)
+    assert not left
+
+
 def test_a_daemon_is_found_by_any_of_its_variables(board: Board) -> None:
     """busybox's grep reads a file up to its first NUL: the first variable alone."""
     run, seconds = uuid.uuid4().hex, f"2718.{uuid.uuid4().int % 10**9}"
@@ -272,6 +307,43 @@ def test_run_is_ended_by_its_whole_name(board: Board) -> None:
         for name in others:
             board("kill", name)
     assert "reason=cancelled" in board("state", others[0]).stdout.decode()
+
+
+def test_a_watcher_that_is_slow_to_start_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy board took longer than a second: its command counted as one whose watcher was killed."""
+    real = shutil.which("setsid")
+    put_before(
+        "setsid", f'case $* in *" watch "*) sleep 2 ;; esac\nexec {real} "$@"', tmp_path / "t", monkeypatch
+    )
+    command = ["sh", str(SCRIPT), str(tmp_path / "work"), str(tmp_path / "lease")]
+
+    def call(*words: object, data: bytes = b"") -> bytes:
+        told = [*command, *map(str, words)]
+        return subprocess.run(told, input=data, capture_output=True, timeout=60, check=True).stdout
+
+    run = uuid.uuid4().hex
+    assert call("start", run, 50, 50, 0.1, 0, 0, "", data=job_text(["echo", "x"], {}).encode())
+    assert call("follow", run, 0, 0, 0.1) == b"x\n"
+    assert call("state", run).startswith(b"ended\nstatus=0\nreason=done\n")
+
+
+def test_a_watcher_that_is_slow_to_end_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the end of the command and the word of it."""
+    real, slow = shutil.which("mv"), "case $2 in */.status) sleep 2.5 ;; esac"
+    put_before("mv", f'{slow}\nexec {real} "$@"', tmp_path / "tools", monkeypatch)
+    command = ["sh", str(SCRIPT), str(tmp_path / "work"), str(tmp_path / "lease")]
+
+    def call(*words: object, data: bytes = b"") -> str:
+        told = [*command, *map(str, words)]
+        done = subprocess.run(told, input=data, capture_output=True, timeout=60, check=True)
+        return done.stdout.decode()
+
+    run = uuid.uuid4().hex
+    call("start", run, 50, 50, 0.1, 0, 0, "", data=job_text(["sleep", "60"], {}).encode())
+    assert call("kill", run) == "killed\n"
+    assert call("state", run).startswith("ended\n")
 
 
 def test_value_that_looks_like_a_mark_is_none(board: Board) -> None:

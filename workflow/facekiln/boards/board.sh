@@ -30,6 +30,15 @@ read_boot() { # -> boot
     { read -r boot <"${KILN_BOOT_FILE:-/proc/sys/kernel/random/boot_id}"; } 2>/dev/null || boot=unknown
 }
 
+await() { # SECONDS FILE: until it is there; a busy board may need long for what mostly is done at once
+    tick
+    until=$((now + $1))
+    while [ ! -e "$2" ] && [ "$now" -le "$until" ]; do
+        nap 0.05
+        tick
+    done
+}
+
 nap() { sleep "$1" 2>/dev/null || sleep 1; }
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -456,13 +465,32 @@ unseen() { # RUN GROUP -> status 0 when nothing of it is seen
     [ -z "$(marked "$1")" ] && ! kill -0 "-$2" 2>/dev/null
 }
 
+replaced() { # -> status 0 while another program just replaces one that began after `begun`
+    # It has no environment then, for long on a busy board; what never had one is older mostly.
+    grep -L . /proc/[0-9]*/environ 2>/dev/null | {
+        while IFS= read -r file; do
+            # Neither the kernel's own nor what has ended has a program.
+            [ -e "${file%/environ}/exe" ] || continue
+            { read -r fields <"${file%/environ}/stat"; } 2>/dev/null || continue
+            # shellcheck disable=SC2086  # numbers; the name before them may hold blanks
+            set -- ${fields##*) }
+            [ "${20}" -lt "${begun:-0}" ] || exit 0
+        done
+        exit 1
+    }
+}
+
 is_gone() { # RUN GROUP -> status 0 when nothing of it lives
-    # Looked at twice: a process that another program just replaces (exec) has no environment for a moment.
-    unseen "$1" "$2" && nap 0.1 && unseen "$1" "$2"
+    unseen "$1" "$2" || return 1
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        nap 0.1
+        replaced || break
+    done
+    unseen "$1" "$2"
 }
 
 kill_run() { # RUN GROUP -> status 0 when nothing of it lives
-    for signal in TERM KILL KILL; do
+    for signal in TERM KILL KILL KILL KILL; do
         if is_gone "$1" "$2"; then return 0; fi
         pids=$(marked "$1")
         kill "-$signal" "-$2" 2>/dev/null
@@ -517,10 +545,7 @@ cmd_start() { # RUN TIMEOUT GRACE POLL OUTPUT_KB MEMORY_KB TOKEN <job: detached;
     if mkdir "$dir/started" 2>/dev/null; then
         detach "$SELF" "$WORK" "$LEASE" watch "$@" </dev/null >"$dir/watch.log" 2>&1 &
     fi
-    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        [ -e "$dir/pid" ] && break
-        nap 0.05
-    done
+    await 15 "$dir/pid"
     read_boot
     printf 'started\nboot=%s\nfolder=%s\n' "$boot" "$dir"
 }
@@ -563,7 +588,7 @@ cmd_watch() { # RUN TIMEOUT GRACE POLL OUTPUT_KB MEMORY_KB TOKEN: not called by 
     # Neither what the tool put into the background may stay.
     if kill_run "$run" "$child"; then rm -f "$LEASE/run-$run"; fi
     reason="done"
-    if [ -e "$dir/why" ]; then read -r reason <"$dir/why"; fi
+    if [ -s "$dir/why" ]; then read -r reason <"$dir/why"; fi
     size_of "$dir/stdout"
     printf 'ended\nstatus=%s\nreason=%s\ncenti=%s\nboot=%s\n' "$status" "$reason" "$lasted" "$boot" >"$dir/.status"
     mv -f "$dir/.status" "$dir/status"
@@ -594,9 +619,9 @@ guard() { # ends the run for a reason; only builtins but for its sleep, as it ru
             [ $(((total + size) / 1024)) -lt "$5" ] || why=output
         fi
         [ -n "$why" ] || continue
-        echo "$why" >"$dir/why"
+        [ -s "$dir/why" ] || echo "$why" >"$dir/why"
+        # Again until the watcher ends this loop: the command may not have got so far that it can be seen.
         kill_run "$run" "$child"
-        return
     done
 }
 
@@ -638,6 +663,8 @@ is_watched() { # the watcher of $dir lives
 cmd_state() { # RUN
     dir=$WORK/runs/$1
     read_boot
+    # Its watcher is on its way.
+    [ ! -d "$dir/started" ] || await 15 "$dir/pid"
     if [ -e "$dir/status" ]; then
         cat "$dir/status"
     elif [ ! -e "$dir/pid" ]; then
@@ -645,7 +672,7 @@ cmd_state() { # RUN
     elif is_watched; then
         echo running
     else
-        nap 0.1
+        # The last thing that a watcher does is to write it.
         if [ -e "$dir/status" ]; then cat "$dir/status"; else printf 'gone\nboot=%s\n' "$run_boot"; fi
     fi
     size_of "$dir/stdout"
@@ -662,9 +689,9 @@ cmd_kill() { # RUN: ends it, and tells when nothing of it lives
     read_boot
     if { read -r child watcher run_boot <"$dir/pid"; } 2>/dev/null && [ "$run_boot" = "$boot" ]; then
         kill_run "$1" "$child" || fault leftover "$1"
-        for _ in 1 2 3 4 5 6 7 8 9 10; do
-            [ -e "$dir/status" ] && break
-            nap 0.1
+        for _ in 1 2 3; do
+            if [ -e "$dir/status" ] || ! is_watched; then break; fi
+            await 5 "$dir/status"
         done
     fi
     echo killed
