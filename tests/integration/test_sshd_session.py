@@ -6,9 +6,11 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from facekiln.boards.faults import (
@@ -24,7 +26,7 @@ from facekiln.boards.login import fingerprint, offered_host_key
 from facekiln.boards.script import BoardScript
 from facekiln.boards.session import Session
 from facekiln.boards.settings import Address, Board
-from support.sshd import Proxy, Sshd, make_key, running_sshd
+from support.sshd import Proxy, Sshd, make_key, running_sshd, wait_until
 
 pytestmark = pytest.mark.bound(60)
 
@@ -202,13 +204,25 @@ def test_cut_connection_is_found_again(sshd: Sshd, proxy: Proxy, tmp_path: Path)
         assert session.generation == 2
 
 
-def test_a_status_that_came_before_a_cut_is_no_whole_answer(sshd: Sshd, proxy: Proxy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("slow", [False, True], ids=["at-once", "slowly"])
+def test_a_status_that_came_before_a_cut_is_no_whole_answer(
+    sshd: Sshd, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
     """It comes on standard error: what standard output still holds may be cut off behind it."""
+    unlink, said = paramiko.Channel._unlink, tmp_path / "said"
+    if slow:  # the thread that notices the cut stands still before it has told that the connection is gone
+        monkeypatch.setattr(paramiko.Channel, "_unlink", lambda channel: (unlink(channel), time.sleep(0.5)))
+
+    def cut() -> None:
+        wait_until(said.exists, 30)
+        time.sleep(0.3)  # the status is on its way
+        proxy.cut()
+
     with Session(sshd.board(tmp_path, port=proxy.port)) as session:
-        cutter = threading.Timer(1.0, proxy.cut)
+        cutter = threading.Thread(target=cut)
         cutter.start()
         with pytest.raises(ConnectionLost, match="before the end of a command's output"):
-            session.run("printf '\\nkiln-exit:0\\n' >&2; sleep 20; echo late")
+            session.run(f"printf '\\nkiln-exit:0\\n' >&2; touch {said}; sleep 40; echo late")
         cutter.join()
 
 

@@ -182,7 +182,9 @@ class Session:
                         hint="is it the right board, and its login shell silent?",
                     )
             reader.join(idle or limits.command_seconds)
-            if not (channel.eof_received or transport.is_active()):
+            # paramiko ends the channels of a broken connection before it calls that inactive.
+            broken = transport.saved_exception is not None or not transport.is_active()
+            if broken and not channel.eof_received:
                 # The status comes by another stream: it may be here while the rest of the output is not.
                 raise self._lost("cut before the end of a command's output")
             status = self._status(channel, b"".join(errors), streamed=on_stderr is not None)
