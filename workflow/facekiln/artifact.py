@@ -9,12 +9,13 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from facekiln.errors import KilnError
+from facekiln.unreadable import foreign_hint, readable_size, unreadable
 
 _CHUNK = 1 << 20
 
@@ -27,11 +28,12 @@ def sha256_of(path: Path | str) -> str:
     """
     digest = hashlib.sha256()
     try:
+        readable_size(path)
         with Path(path).open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
     return digest.hexdigest()
 
 
@@ -41,6 +43,10 @@ def sha256_of_text(text: str) -> str:
 
 
 def _part_of(path: Path) -> Path:
+    if path.name in ("", ".."):
+        raise KilnError(
+            "is a folder without a name of its own, which would be replaced", file=path, hint="name a new one"
+        )
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
 
 
@@ -64,14 +70,38 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def _raise_write_error(path: Path, error: OSError) -> None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise KilnError(
-            "the disk is full; nothing was written",
-            file=path,
-            hint="free some space or choose another results folder, then run the same command again",
-        ) from error
-    raise KilnError(f"cannot be written: {error.strerror or error}", file=path) from error
+# What a write ends with where there is no room: on the disk, in the quota, under `ulimit -f`.
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the limit of a file's size is reached (ulimit -f)",
+}
+_WRITE_HINTS = {
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EACCES: "let this account write there (chmod, or its owner), or choose another folder",
+    errno.ENOTDIR: "a file is where a folder should be, or the reverse: choose another name",
+    errno.EISDIR: "a folder has this name: choose another, or remove it",
+    errno.EEXIST: "a file has the name of the folder: choose another",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def no_room(error: OSError, path: Path | str | None) -> KilnError | None:
+    """Return the error for a write that found no room; None where something else is wrong."""
+    if error.errno not in _NO_ROOM:
+        return None
+    return KilnError(
+        f"{_NO_ROOM[error.errno]}; nothing was written",
+        file=path,
+        hint="free some space or choose another results folder, then run the same command again",
+    )
+
+
+def unwritable(path: Path | str, error: OSError) -> KilnError:
+    """Return the error for a file or folder that cannot be written, with the next step."""
+    return no_room(error, path) or KilnError(
+        f"cannot be written: {error.strerror or error}", file=path, hint=_WRITE_HINTS.get(error.errno or 0)
+    )
 
 
 @contextmanager
@@ -95,7 +125,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(stream.fileno())
         part.replace(target)
     except OSError as error:
-        _raise_write_error(target, error)
+        raise unwritable(target, error) from error
     finally:
         with suppress(OSError):  # not to hide what went wrong
             part.unlink(missing_ok=True)
@@ -112,6 +142,36 @@ def check_writable(path: Path | str) -> None:
     trial.unlink()
 
 
+def check_folder(path: Path | str, names: Collection[str]) -> None:
+    """Check that a folder that long work will write by `atomic_folder` can be written.
+
+    Args:
+        path: the folder.
+        names: of all files that such work writes there; what else is there would be lost.
+
+    Raises:
+        KilnError: it cannot, a file has its name, or it holds something else.
+    """
+    target = Path(path)
+    _part_of(target)
+    if target.exists() and not target.is_dir():
+        raise KilnError("is a file, where a folder would be written", file=target, hint="name a new folder")
+    check_writable(target)
+    held = {one.name.removesuffix(".kiln.json") for one in target.iterdir()} if target.is_dir() else set()
+    for name in sorted(held.difference(names)):
+        if not name.startswith("."):
+            raise _foreign(target, name)
+
+
+def _foreign(target: Path, name: str) -> KilnError:
+    return KilnError(
+        "holds other files, and would be replaced whole",
+        file=target,
+        value=name,
+        hint="name a new folder, or remove this one",
+    )
+
+
 def _refuse_foreign(target: Path, part: Path) -> None:
     """Refuse to remove a folder that no earlier run of the same command can have written.
 
@@ -121,12 +181,7 @@ def _refuse_foreign(target: Path, part: Path) -> None:
         return
     held = {path.name for path in target.iterdir() if not path.name.startswith(".")}
     if held and held.isdisjoint(path.name for path in part.iterdir()):
-        raise KilnError(
-            "holds other files, and would be replaced whole",
-            file=target,
-            value=sorted(held)[0],
-            hint="name a new folder, or remove this one",
-        )
+        raise _foreign(target, sorted(held)[0])
 
 
 @contextmanager
@@ -149,7 +204,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(target)
         part.replace(target)
     except OSError as error:
-        _raise_write_error(target, error)
+        raise unwritable(target, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -172,9 +227,10 @@ def read_bytes(path: Path | str) -> bytes:
         KilnError: it cannot be read.
     """
     try:
+        readable_size(path)
         return Path(path).read_bytes()
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
 
 
 def read_text(path: Path | str) -> str:
@@ -184,9 +240,12 @@ def read_text(path: Path | str) -> str:
         KilnError: it cannot be read, or is not UTF-8.
     """
     try:
+        readable_size(path)
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KilnError(f"cannot be read: {error}", file=path) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise KilnError(f"cannot be read: {error}", file=path, hint="is it the right file?") from error
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -209,4 +268,4 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise KilnError(f"is not JSON: {error}", file=path) from error
+        raise KilnError(f"is not JSON: {error}", file=path, hint=foreign_hint(data)) from error

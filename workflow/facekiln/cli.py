@@ -123,9 +123,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:  # a name that no file system takes, a folder that nobody may look into
-        if error.filename is None:
-            raise
-        log.error("facekiln: error: %s", KilnError(str(error.strerror), file=str(error.filename)))
+        from facekiln.artifact import no_room
+        from facekiln.unreadable import hint_of
+
+        # What a full disk cut off may be a hidden part of it, or have no name at all.
+        told = no_room(error, getattr(options, "output", None) or error.filename2 or error.filename)
+        if told is None:
+            if error.filename is None:
+                raise
+            file = str(error.filename)
+            told = KilnError(str(error.strerror), file=file, hint=hint_of(file, error))
+        log.error("facekiln: error: %s", told)
         return 1
 
 

@@ -23,6 +23,7 @@ _PLUMBING = {
     "facekiln.config",
     "facekiln.yaml_file",
     "facekiln.artifact",
+    "facekiln.unreadable",
     # How a vendor's tool is run and what its failures mean; which tool it is stands in the rule's params.
     "facekiln.chips.sophon.causes",
     "facekiln.chips.sophon.pollers",

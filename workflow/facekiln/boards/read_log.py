@@ -15,6 +15,7 @@ from facekiln.boards.timing import Timing
 from facekiln.boards.virtual.forms import MARK
 from facekiln.config import known
 from facekiln.errors import KilnError
+from facekiln.unreadable import readable_size, unreadable
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,14 @@ def read_log(log: Path, tool: str, asked: Asked, stderr: Path | None = None) -> 
     read = _READERS[known(tool, _READERS, "tool whose log can be read")]
     texts = []
     for path in (log, stderr):
+        if path is None:
+            texts.append("")
+            continue
         try:
-            texts.append(path.read_text(encoding="utf-8", errors="replace") if path else "")
+            readable_size(path)
+            texts.append(path.read_text(encoding="utf-8", errors="replace"))
         except OSError as error:
-            raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+            raise unreadable(path, error) from error
     virtual = any(MARK in text for text in texts)
     runs = runs_in(texts[0])
     if not runs:

@@ -23,6 +23,7 @@ from facekiln.boards.virtual.forms import MARK
 from facekiln.errors import KilnError
 from facekiln.evaluation.gates import Verdict
 from facekiln.targets import RESULTS
+from facekiln.unreadable import readable_size, unreadable
 from facekiln.verdict import FAILED, PASSED, UNPROVEN, WARNED
 
 METHODS = ("intervals", "vendor")
@@ -73,9 +74,10 @@ def read_speed(path: Path, like: Speed | None = None) -> Speed:
     if like is None:
         raise KilnError("is no bench record", file=path, hint="facekiln bench run writes one")
     try:
+        readable_size(path)
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
     found = mm_run.timings(mm_run.parse(text), batch=int(like.about["batch"]))
     if len(found) != 1:
         raise KilnError("a log of one device and one shape is needed", file=path, value=len(found))

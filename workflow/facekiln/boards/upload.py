@@ -18,7 +18,8 @@ from facekiln.boards.download import fetch, fetch_all
 from facekiln.boards.faults import BadAnswer, BoardFault, ConnectionLost, Damaged, DiskFull
 from facekiln.boards.script import BoardScript
 from facekiln.boards.transfer import ATTEMPTS, CHUNK, Meter
-from facekiln.errors import KilnError, shortened
+from facekiln.errors import shortened
+from facekiln.unreadable import unreadable
 
 __all__ = ["Stored", "clean", "fetch", "fetch_all", "place", "store"]
 
@@ -201,7 +202,7 @@ class _Upload:
                     yield chunk
                     self._show(self.shown + len(chunk))
         except OSError as error:
-            raise KilnError(f"cannot be read: {error.strerror}", file=self.path) from error
+            raise unreadable(self.path, error) from error
 
 
 def place(script: BoardScript, run: str, names: Mapping[str, str]) -> str:

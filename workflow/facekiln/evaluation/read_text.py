@@ -19,6 +19,7 @@ from facekiln.evaluation.detections import Detections, aligned, unknown_picture
 from facekiln.evaluation.read_numbers import MARGIN
 from facekiln.evaluation.read_rows import File, Table, block_rows
 from facekiln.evaluation.wider_truth import Truth
+from facekiln.unreadable import unreadable
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +51,7 @@ def _event_folders(folder: Path, truth: Truth) -> Iterator[Path]:
     try:
         entries = {entry.name: entry for entry in os.scandir(folder) if not entry.name.startswith(".")}
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=folder) from error
+        raise unreadable(folder, error) from error
     for name, entry in sorted(entries.items()):
         if not entry.is_dir():
             raise KilnError(
@@ -98,7 +99,7 @@ class _Reader:
             present = {entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")}
             handle = os.open(folder, os.O_RDONLY)
         except OSError as error:
-            raise KilnError(f"cannot be read: {error.strerror}", file=folder) from error
+            raise unreadable(folder, error) from error
         try:
             expected = [f"{stem}.txt" for stem in stems]
             for name in expected:
@@ -122,7 +123,7 @@ class _Reader:
             finally:
                 os.close(file)
         except OSError as error:
-            raise KilnError(f"cannot be read: {error.strerror}", file=f"{folder}/{name}") from error
+            raise unreadable(f"{folder}/{name}", error) from error
         first = self.buffer.find(b"\n", begin, end)
         second = self.buffer.find(b"\n", first + 1, end) if first >= 0 else -1
         header = self.buffer[begin : end if first < 0 else first]

@@ -13,6 +13,7 @@ import onnx
 from facekiln.artifact import read_bytes, write_bytes
 from facekiln.config import Model
 from facekiln.errors import KilnError
+from facekiln.unreadable import foreign_hint
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +122,9 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
         model = onnx.load_from_string(data)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf and the checker raise unrelated types
-        raise KilnError(f"is not a valid ONNX model: {_first_line(error)}", file=path) from error
+        raise KilnError(
+            f"is not a valid ONNX model: {_first_line(error)}", file=path, hint=foreign_hint(data)
+        ) from error
     return model
 
 

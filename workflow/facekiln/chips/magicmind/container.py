@@ -15,6 +15,7 @@ from typing import Any
 
 from facekiln.artifact import write_bytes
 from facekiln.errors import KilnError
+from facekiln.unreadable import unreadable
 
 MAGIC = b"EMULATED MAGICMIND MODEL OF FACEKILN, NO MLU RUNS IT\n"
 _LENGTH = struct.Struct("<I")
@@ -55,7 +56,7 @@ def _head(path: Path | str) -> bytes:
         with Path(path).open("rb") as stream:
             return stream.read(len(MAGIC))
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
 
 
 def read_emulated(path: Path | str) -> EmulatedModel:

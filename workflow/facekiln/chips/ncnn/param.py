@@ -15,6 +15,7 @@ from pathlib import Path
 
 from facekiln.artifact import write_text
 from facekiln.errors import KilnError
+from facekiln.unreadable import readable_size, unreadable
 
 MAGIC = "7767517"
 _ARRAY = -23300
@@ -260,9 +261,10 @@ def read_param(path: Path | str) -> Graph:
         KilnError: missing, no text, or wrong.
     """
     try:
+        readable_size(path)
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise KilnError(
             "is no ncnn .param text",

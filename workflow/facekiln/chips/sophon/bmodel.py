@@ -30,6 +30,7 @@ from facekiln.chips.sophon.bmodel_format import (
 )
 from facekiln.chips.sophon.flat import FlatReader, Table
 from facekiln.errors import KilnError
+from facekiln.unreadable import unreadable
 
 
 @dataclass
@@ -218,7 +219,7 @@ def _head(path: Path) -> tuple[bytes, int, int, int, int]:
             stream.seek(header)
             return stream.read(flat), header, header + flat, binaries, size
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
 
 
 def _check_sizes(path: Path, size: int, header: int, flat: int, binaries: int) -> None:

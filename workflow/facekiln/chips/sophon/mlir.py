@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from facekiln.errors import KilnError
+from facekiln.unreadable import readable_size, unreadable
 
 # Operators that hold nothing to quantise.
 _SILENT = {"None", "Weight", "WeightFile"}
@@ -203,9 +204,11 @@ def read_mlir(path: Path | str) -> Mlir:
         KilnError: it cannot be read, is larger than 64 MiB, or `parse_mlir` refuses it.
     """
     try:
-        if Path(path).stat().st_size > _MOST:
+        if readable_size(path) > _MOST:
             raise KilnError("is too large for a network's text", file=path, limit=f"{_MOST} bytes")
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KilnError(f"cannot be read: {error}", file=path) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise KilnError(f"is no .mlir text: {error}", file=path, hint="name the .mlir itself") from error
     return parse_mlir(text, path)

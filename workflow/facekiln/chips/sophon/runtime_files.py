@@ -8,6 +8,7 @@ from pathlib import Path
 from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.environment import Environment
 from facekiln.errors import KilnError
+from facekiln.unreadable import unreadable
 
 TWIN_FILE = "final.mlir"
 # By the chip's name in the file (model_runner.py of tpu_mlir 1.26).
@@ -51,7 +52,7 @@ def find_twin(path: Path) -> Path:
         with network.open("rb") as stream:
             found = _WEIGHTS.search(stream.read(1 << 20))
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=network) from error
+        raise unreadable(network, error) from error
     weights = network.parent / found[1].decode() if found else None
     if weights is None or not weights.is_file():
         raise KilnError(

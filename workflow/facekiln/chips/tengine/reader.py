@@ -28,6 +28,7 @@ from facekiln.chips.tengine.format import (
 )
 from facekiln.chips.tengine.ops import OLD_RESHAPE, OP_IDS, OPS, STRUCT_CODES, Field, Op
 from facekiln.errors import KilnError
+from facekiln.unreadable import readable_size, unreadable
 
 _MAX_FILE_BYTES = 1 << 31
 _MAX_RANK = 8
@@ -218,10 +219,10 @@ def read_tmfile(path: Path | str) -> TmGraph:
         KilnError: it cannot be read, is larger than any model, or is damaged.
     """
     try:
-        size = Path(path).stat().st_size
+        size = readable_size(path)
         if size > _MAX_FILE_BYTES:
             raise KilnError("is too large for a tmfile", file=path, value=size, limit=_MAX_FILE_BYTES)
         data = Path(path).read_bytes()
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
     return parse_tmfile(data, path)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from facekiln.config import known
 from facekiln.errors import KilnError
+from facekiln.unreadable import readable_size, unreadable
 
 GROUP_KEYS = ("image_list", "image_type", "norm_type", "mean_file")
 IMAGE_TYPES = {0: "S32 feature map or vector", 1: "U8 gray or RGB", 3: "YVU420SP", 5: "YVU422SP"}
@@ -248,9 +249,10 @@ def read_cfg(path: Path | str) -> MapperConfig:
         KilnError: unreadable, not UTF-8 text, or see `parse_cfg`.
     """
     try:
+        readable_size(path)
         return parse_cfg(Path(path).read_text(encoding="utf-8"), path)
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise KilnError("is not UTF-8 text", file=path) from error
 

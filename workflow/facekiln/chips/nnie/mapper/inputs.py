@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from facekiln.chips.nnie.mapper.cfg import IMAGE_TYPES, USES_SCALE, InputGroup, MapperConfig
 from facekiln.chips.nnie.mapper.job import read_list
 from facekiln.errors import KilnError
+from facekiln.unreadable import unreadable
 
 Array = NDArray[np.float32]
 
@@ -42,7 +43,7 @@ def _mean_text(path: Path, channels: int) -> Array:
         words = path.read_text(encoding="utf-8").split()
         values = np.array([float(word) for word in words], np.float32)
     except OSError as error:
-        raise KilnError(f"the mean file cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error, "the mean file cannot be read") from error
     except ValueError as error:
         raise KilnError(f"the mean file is not one float per line: {error}", file=path) from error
     if len(values) != channels or not np.isfinite(values).all():
@@ -60,7 +61,7 @@ def _mean_binaryproto(path: Path, shape: list[int]) -> Array:
     try:
         blob = message_class("BlobProto").FromString(path.read_bytes())
     except OSError as error:
-        raise KilnError(f"the mean file cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error, "the mean file cannot be read") from error
     except DecodeError as error:
         raise KilnError("the mean file is not a .binaryproto", file=path) from error
     data = b"".join(blob.data)
@@ -179,7 +180,7 @@ def _feature_maps(group: InputGroup, shape: list[int]) -> Iterator[Array]:
                 found = True
                 yield values.reshape(1, *shape[1:])
     except OSError as error:
-        raise KilnError(f"the feature map list cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error, "the feature map list cannot be read") from error
     except ValueError as error:
         raise KilnError(f"the feature map list is not floats: {error}", file=path) from error
     if not found:

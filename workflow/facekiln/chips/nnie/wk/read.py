@@ -23,6 +23,7 @@ from facekiln.chips.nnie.wk.container import (
     Segment,
 )
 from facekiln.errors import KilnError
+from facekiln.unreadable import readable_size, unreadable
 
 # Far above any model that fits a board's DDR; keeps a wrong path from filling the memory.
 _MAX_FILE_BYTES = 1 << 30
@@ -142,12 +143,12 @@ def read_bytes(path: Path | str) -> bytes:
         KilnError: it cannot be read, or is larger than any model.
     """
     try:
-        size = Path(path).stat().st_size
+        size = readable_size(path)
         if size > _MAX_FILE_BYTES:
             raise KilnError("is too large for a .wk", file=path, value=size, limit=_MAX_FILE_BYTES)
         return Path(path).read_bytes()
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
 
 
 def read_wk(path: Path | str) -> Container:
