@@ -18,9 +18,10 @@ from facekiln.artifact import sha256_of
 from facekiln.chips.sophon.artifacts import Artifact
 from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.clock import EPOCH
-from facekiln.chips.sophon.compile_file import Tables, compile_file
+from facekiln.chips.sophon.compile_file import compile_file
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.settings import SophonSettings, load_settings
+from facekiln.chips.sophon.tables import Tables
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.chips.sophon.transform import preprocess_arguments, stage, transform_file
 from facekiln.chips.sophon.twin import twin_file

@@ -17,12 +17,13 @@ import onnx
 import pytest
 
 from facekiln.chips.sophon.artifacts import Artifact
-from facekiln.chips.sophon.compile_file import Tables, compile_file
+from facekiln.chips.sophon.compile_file import compile_file
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.outputs import meaning
 from facekiln.chips.sophon.pollers import ENGINE, STEPS
 from facekiln.chips.sophon.runtime import SophonRuntime
 from facekiln.chips.sophon.settings import SophonSettings, load_settings
+from facekiln.chips.sophon.tables import Tables
 from facekiln.chips.sophon.transform import transform_file
 from facekiln.chips.sophon.twin import twin_file
 from facekiln.config import Model, load_config

@@ -11,9 +11,10 @@ from facekiln.artifact import sha256_of
 from facekiln.chips.sophon import compile_file, twin
 from facekiln.chips.sophon.artifacts import Artifact
 from facekiln.chips.sophon.clock import EPOCH
-from facekiln.chips.sophon.compile_file import Compiled, Tables
+from facekiln.chips.sophon.compile_file import Compiled
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.settings import DeploySettings
+from facekiln.chips.sophon.tables import Tables
 from facekiln.errors import GateError, KilnError
 from facekiln.provenance import read_record, write_record
 from support.bmodels import TIME, S, bmodel_bytes
@@ -31,6 +32,12 @@ LOWERED = """module @m attributes {module.state = "TPU_LOWERED", module.weight_f
 }
 #loc1 = loc("conv")
 #loc2 = loc("conf_Softmax")
+"""
+
+TOP = """module @m attributes {module.state = "TOP_F32", module.weight_file = "weights.npz"} {
+    %0 = "top.Conv"(%arg0) : (tensor<1x2xf32>) -> tensor<1x2xf32> loc(#loc1)
+}
+#loc1 = loc("conv")
 """
 
 
@@ -77,6 +84,7 @@ def top(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("top.mlir", "weights.npz", "input.npz", "reference.npz"):
         (folder / name).write_bytes(name.encode())
+    (folder / "top.mlir").write_text(TOP)
     transformed(folder)
     return folder
 
@@ -207,7 +215,7 @@ def test_int8_has_a_table_and_no_other_has(run: Callable[..., Compiled], tool: T
 
 @pytest.mark.parametrize(
     ("text", "given"),
-    [("", False), ("# chip: bm1684x\n# op_name quantize_mode\n\n", False), ("# head\nconv F16\n", True)],
+    [("# chip: bm1684x\n# op_name quantize_mode\n\n", False), ("# head\nconv F16\n", True)],
 )
 def test_a_qtable_is_given_only_where_it_has_rows(
     run: Callable[..., Compiled], tool: Tool, table: Path, tmp_path: Path, text: str, given: bool
@@ -217,6 +225,55 @@ def test_a_qtable_is_given_only_where_it_has_rows(
     tool.lowered = LOWERED if given else LOWERED.replace("f16", "!quant.uniform<i8:f32, 0.5>")
     run(INT8, Tables(table, mixed))
     assert ("--quantize_table=mixed.qtable" in tool.deployed) is given
+
+
+@pytest.mark.parametrize(
+    ("table_text", "mixed_text", "why"),
+    [
+        (b"", None, "has no thresholds"),
+        (b"\x80garbage", None, "cannot be read"),
+        (b"conv nan -1 1\n", None, "not finite"),
+        (b"conv 1 -1 1\nconv 1 -1 1\n", None, "twice"),
+        (b"other 1 -1 1\n", None, r"unknown operator 'other'.*\n.*is it the table of"),
+        (None, b"", "is empty"),
+        (None, b"\x80garbage", "cannot be read"),
+        (None, b"other F16\n", "unknown operator 'other'"),
+        (None, b"conv F15\n", "unknown quantisation mode"),
+        (None, b"<html>\n", "is not a name and a mode.*\n.*sophon plan"),
+    ],
+)
+def test_tables_that_are_not_this_networks_are_refused_before_the_tool_runs(
+    run: Callable[..., Compiled],
+    tool: Tool,
+    table: Path,
+    tmp_path: Path,
+    table_text: bytes | None,
+    mixed_text: bytes | None,
+    why: str,
+) -> None:
+    mixed = tmp_path / "a.qtable"
+    mixed.write_bytes(mixed_text if mixed_text is not None else b"# none\n")
+    if table_text is not None:
+        table.write_bytes(table_text)
+    with pytest.raises(KilnError, match=why):
+        run(INT8, Tables(table, mixed))
+    assert not tool.deployed
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "file", "top"])
+def test_a_twin_is_not_written_over_something_else(
+    run: Callable[..., Compiled], tool: Tool, top: Path, tmp_path: Path, name: str
+) -> None:
+    """A transform's folder has a weights.npz too, and would have been replaced whole."""
+    run()
+    (tmp_path / "file").write_text("mine")
+    tool.deployed = []
+    bmodel = tmp_path / "out" / f"{FP16.stem}.bmodel"
+    output = Path(name) if name in (".", "..", "/") else tmp_path / name
+    with pytest.raises(KilnError, match="name a new"):
+        twin.twin_file(bmodel, top, FP16, Tables(), SETTINGS, fake_environment(tmp_path), output)
+    assert not tool.deployed
+    assert (tmp_path / "file").read_text() == "mine" and (top / "top.mlir").is_file()
 
 
 @pytest.mark.parametrize("element", ["f32", "!quant.uniform<i8:f32, 0.5>"])
@@ -289,3 +346,24 @@ def test_another_environment_is_another_record(top: Path, tool: Tool, tmp_path: 
     record = read_record(output)
     assert record is not None
     assert (record.tools["tpu_mlir"], record.tools["lock"]) == ("1.27", "ba9876543210")
+
+
+@pytest.mark.parametrize(
+    ("chip", "version", "warned"),
+    [("bm1684", "1.27", True), ("bm1684", "1.26", False), ("bm1688", "1.27", False)],
+)
+def test_a_newer_release_is_warned_of_on_bm1684(
+    chip: str,
+    version: str,
+    warned: bool,
+    top: Path,
+    tool: Tool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tool.lowered = LOWERED.replace("f16", "f32")
+    tool_of = replace(fake_environment(tmp_path), version=version)
+    artifact = replace(FP16, chip=chip, precision="fp32", cores=1)
+    with caplog.at_level("WARNING", logger="facekiln"):
+        compile_file.compile_file(top, artifact, Tables(), SETTINGS, tool_of, tmp_path / "new.bmodel")
+    assert ("use 1.26" in caplog.text) == warned

@@ -59,6 +59,7 @@ def artifact_of(path: Path | str, config: Config, settings: SophonSettings) -> A
             "its name does not say what it is",
             file=path,
             limit="{chip}/{model}_{size}_{precision}_{batch}b.bmodel, _2core behind the batch",
+            hint="rename it, e.g. bm1684x/retinaface_640_int8_1b.bmodel",
         )
     artifact = Artifact(
         Path(path).parent.name,

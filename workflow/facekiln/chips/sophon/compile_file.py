@@ -7,7 +7,6 @@ silently wrong, and what failed a check must never lie where a good file would.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,34 +16,25 @@ from facekiln.artifact import check_writable, sha256_of, write_bytes
 from facekiln.chips.sophon.artifacts import QUANTIZE, Artifact
 from facekiln.chips.sophon.clock import normalise
 from facekiln.chips.sophon.compare_text import Comparison, check_passed, parse_comparisons
-from facekiln.chips.sophon.environment import Environment
+from facekiln.chips.sophon.environment import Environment, is_faulty_on_bm1684
 from facekiln.chips.sophon.estimate import Estimate, read_estimate
 from facekiln.chips.sophon.mixed import prove_obeyed
 from facekiln.chips.sophon.probe import flag
+from facekiln.chips.sophon.qtable import read_qtable
 from facekiln.chips.sophon.settings import DeploySettings
+from facekiln.chips.sophon.tables import QTABLE, TABLE, Tables, stage_tables
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.chips.sophon.transform import INPUT, REFERENCE, TOP, stage
 from facekiln.errors import GateError, KilnError
+from facekiln.progress import log
 from facekiln.provenance import read_record, tool_versions, write_record
 
-_TABLE, _QTABLE, _BMODEL = "calibration.table", "mixed.qtable", "net.bmodel"
+_BMODEL = "net.bmodel"
 _MEMORY = re.compile(r"device mem size: (\d+) \(weight: (\d+), instruct: (\d+), runtime: (\d+)\)")
 _MODEL_TOOL_MINUTES = 5.0
 
 # Gets the job's folder, the quantised network in it, and the arguments that decided its bytes.
 Gate = Callable[[Path, Path, list[str]], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What int8 needs: thresholds, and the operators that stay in float, where there are such."""
-
-    calibration: Path | None = None
-    mixed: Path | None = None
-
-    def files(self) -> list[Path]:
-        """Return those that are given."""
-        return [path for path in (self.calibration, self.mixed) if path]
 
 
 @dataclass(frozen=True)
@@ -101,31 +91,10 @@ def deploy_arguments(artifact: Artifact, tables: Tables, environment: Environmen
     if artifact.cores > 1:
         arguments.append(f"--num_core={artifact.cores}")
     if tables.calibration:
-        arguments.append(f"--calibration_table={_TABLE}")
-    if _has_rows(tables.mixed):
-        arguments.append(f"--quantize_table={_QTABLE}")
+        arguments.append(f"--calibration_table={TABLE}")
+    if tables.mixed and read_qtable(tables.mixed).modes:
+        arguments.append(f"--quantize_table={QTABLE}")
     return arguments
-
-
-def _has_rows(table: Path | None) -> bool:
-    if table is None:
-        return False
-    lines = (line.strip() for line in table.read_text(encoding="utf-8").splitlines())
-    return any(line and not line.startswith("#") for line in lines)
-
-
-def stage_tables(tables: Tables, job: Path) -> None:
-    """Copy tables into a job's folder under the names that `deploy_arguments` uses.
-
-    Raises:
-        KilnError: one is missing.
-    """
-    for path, name in ((tables.calibration, _TABLE), (tables.mixed, _QTABLE)):
-        if path is None:
-            continue
-        if not path.is_file():
-            raise KilnError("does not exist", file=path, hint="make it: facekiln sophon calibrate --help")
-        shutil.copyfile(path, job / name)
 
 
 def lowered_name(job: Path) -> Path:
@@ -193,9 +162,13 @@ def compile_file(
     """
     check_writable(output)
     check_top(top, artifact)
+    if artifact.chip == "bm1684" and is_faulty_on_bm1684(environment.version):
+        log.warning(
+            "tpu_mlir %s makes BM1684 files that are wrong or differ each time: use 1.26", environment.version
+        )
     with job_folder(output) as job:
         stage(top, job)
-        stage_tables(tables, job)
+        stage_tables(tables, job, artifact.chip)
         arguments = deploy_arguments(artifact, tables, environment)
         cosine, euclidean = settings.tolerance[artifact.precision]
         printed = run_tool(

@@ -207,6 +207,7 @@ def make_demo_table(
                 file=file,
                 value=f"{artifact.model}_{artifact.size}",
                 limit=f"{table.model}_{table.size}",
+                hint="leave it out, or declare its model and size in `table` of config/chips/sophon.yaml",
             )
         evaluations = {
             group.name: read_evaluation(results / group.path(artifact))

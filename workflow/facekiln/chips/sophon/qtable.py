@@ -76,7 +76,13 @@ def parse_qtable(text: str, file: Path | str = "qtable") -> Qtable:
             continue
         words = line.split()
         if len(words) != 2:
-            raise KilnError("is not a name and a mode", file=file, where=where, value=line[:80])
+            raise KilnError(
+                "is not a name and a mode",
+                file=file,
+                where=where,
+                value=line[:80],
+                hint="is it a table of operators? facekiln sophon plan --help",
+            )
         name, mode = words
         try:
             known(mode, MODES, "quantisation mode")
@@ -90,8 +96,15 @@ def parse_qtable(text: str, file: Path | str = "qtable") -> Qtable:
 
 
 def read_qtable(path: Path | str) -> Qtable:
-    """Read a table (see `parse_qtable`)."""
-    return parse_qtable(read_text(path), path)
+    """Read a table (see `parse_qtable`).
+
+    Raises:
+        KilnError: also where it is empty: one that keeps nothing in float says so in a comment.
+    """
+    text = read_text(path)
+    if not text.strip():
+        raise KilnError("is empty: was it cut off?", file=path, hint="make it: facekiln sophon plan --help")
+    return parse_qtable(text, path)
 
 
 def check_qtable(table: Qtable, network: Mlir, chip: str, file: Path | str = "qtable") -> None:

@@ -120,7 +120,7 @@ def parse_table(text: str, file: Path | str = "table") -> Table:
             name, row = _parse_row(line, file, where)
             into = int4 if section else rows
             if name in into:
-                raise KilnError(f"names '{name}' twice", file=file, where=where)
+                raise KilnError(f"names '{name}' twice", file=file, where=where, hint="leave one of them")
             into[name] = row
     if not rows:
         raise KilnError("has no thresholds", file=file, hint="is it a table of run_calibration?")
@@ -140,7 +140,13 @@ def _parse_row(line: str, file: Path | str, where: str) -> tuple[str, Row]:
     try:
         threshold, low, high = (float(word) for word in words[1:])
     except ValueError as error:
-        raise KilnError("has a number that is none", file=file, where=where, value=line[:80]) from error
+        raise KilnError(
+            "has a number that is none",
+            file=file,
+            where=where,
+            value=line[:80],
+            hint="is it a table of thresholds? facekiln sophon calibrate --help",
+        ) from error
     if not all(math.isfinite(value) and abs(value) <= _LARGEST for value in (threshold, low, high)):
         raise KilnError(
             f"has a number for '{words[0]}' that is not finite",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from facekiln.artifact import atomic_folder
+from facekiln.artifact import atomic_folder, check_folder
 from facekiln.chips.sophon.artifacts import check_batch
 from facekiln.chips.sophon.batch import prove_batch, with_batch
 from facekiln.chips.sophon.compare_text import check_passed, parse_comparisons
@@ -119,6 +119,7 @@ def transform_file(
         GateError: the tool computes something else than ONNX Runtime. Nothing is written then.
     """
     check_batch(batch, settings)
+    check_folder(output, FILES)
     original = load_onnx(onnx_file)
     _check_interface(original, model, label, onnx_file)
     network, edits = with_batch(original, batch)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facekiln.artifact import atomic_folder, sha256_of
+from facekiln.artifact import atomic_folder, check_folder, sha256_of
 from facekiln.chips.sophon.artifacts import Artifact
-from facekiln.chips.sophon.compile_file import Tables, deploy_arguments, lowered_name, stage_tables
+from facekiln.chips.sophon.compile_file import deploy_arguments, lowered_name
 from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.settings import DeploySettings
+from facekiln.chips.sophon.tables import Tables, stage_tables
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.chips.sophon.transform import TOP, WEIGHTS, copy_with_weights, stage
 from facekiln.errors import KilnError
@@ -42,6 +43,7 @@ def twin_file(
     Raises:
         KilnError: the .bmodel has no record, or was compiled from something else.
     """
+    check_folder(output, (FINAL, WEIGHTS))
     record = read_record(bmodel)
     noted = record.facts.get("lowered_sha256") if record else None
     if record is None or noted is None:
@@ -50,7 +52,7 @@ def twin_file(
         raise KilnError("is not the file that its record tells of", file=bmodel, hint="compile it again")
     with job_folder(output) as job:
         stage(top, job)
-        stage_tables(tables, job)
+        stage_tables(tables, job, artifact.chip)
         arguments = deploy_arguments(artifact, tables, environment)
         run_tool(
             environment,
