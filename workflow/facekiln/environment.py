@@ -77,7 +77,7 @@ def _package(name: str, why: str | None) -> Finding:
 
 def _sophon(config_folder: Path | str, config: Config) -> Finding:
     """Look for SOPHON's tools; as they are made on first need, only broken ones are `missing`."""
-    from facekiln.chips.sophon.environment import fault_of, wanted
+    from facekiln.chips.sophon.environment import fault_of, is_faulty_on_bm1684, wanted
     from facekiln.chips.sophon.interpreter import find_interpreter
     from facekiln.chips.sophon.settings import load_settings
 
@@ -87,7 +87,8 @@ def _sophon(config_folder: Path | str, config: Config) -> Finding:
         environment = wanted(settings, config)
         fault = fault_of(environment)
         if not fault:
-            return Finding("ok", what, f"tpu_mlir {environment.version} in {environment.folder}")
+            warned = "; WRONG ON BM1684: use 1.26" if is_faulty_on_bm1684(environment.version) else ""
+            return Finding("ok", what, f"tpu_mlir {environment.version} in {environment.folder}{warned}")
         if environment.own or environment.folder.exists():
             return Finding("missing", what, f"{environment.folder}: {fault}; {make}")
         python = find_interpreter(settings.environment)

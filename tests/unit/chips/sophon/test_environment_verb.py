@@ -1,9 +1,11 @@
 """`facekiln sophon environment` and its line of `facekiln doctor`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from facekiln.chips.sophon import environment as room
 from facekiln.chips.sophon import make
 from facekiln.cli import main
 from facekiln.environment import findings
@@ -52,3 +54,16 @@ def test_made_checked_and_removed(
     assert line(root)[0] == "absent" and "cannot be: /nowhere" in line(root)[1]
     assert verb(root, "--make") == 1
     assert "$FACEKILN_PYTHON310: will not do" in capsys.readouterr().err
+
+
+def test_a_release_that_is_wrong_on_bm1684_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verb(root, "--make") == 0
+    wanted = room.wanted
+    monkeypatch.setattr(room, "wanted", lambda *given: replace(wanted(*given), version="1.27"))
+    assert line(root)[1].endswith("WRONG ON BM1684: use 1.26")
+
+
+def test_which_releases_are_wrong_on_bm1684() -> None:
+    wrong = ("1.27", "1.28.1", "1.30.2", "v1.30.2-20260701", "2.0")
+    assert all(room.is_faulty_on_bm1684(release) for release in wrong)
+    assert not any(room.is_faulty_on_bm1684(release) for release in ("1.26", "1.21.1", "v1.26-20251229", ""))

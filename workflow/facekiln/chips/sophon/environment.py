@@ -29,6 +29,8 @@ VARIABLE = "FACEKILN_TOOLCHAINS"
 _SEEN_BY_RULES = Path(".snakemake") / "facekiln" / "toolchains"
 # The wheel's own glibc 2.35. With another glibc's loader: "version GLIBC_2.36 not found", "stack smashing".
 OWN_LIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0")
+# Measured: 1.27, 1.28.1 and 1.30.2 are wrong on BM1684, int8 of batch 4; 1.26 and 1.21.1 are right.
+_FAULTY_ON_BM1684 = (1, 27)
 _MARKER = "facekiln.json"
 # What would reach into the tools from the user's own environment: other Pythons, tpu_mlir, libraries.
 _FOREIGN = re.compile(
@@ -115,6 +117,12 @@ class Environment:
         if temporary is not None:
             own["TMPDIR"] = own["HF_HOME"] = str(temporary)
         return {**kept, **own}
+
+
+def is_faulty_on_bm1684(release: str) -> bool:
+    """Return whether a release ("1.27", "v1.30.2-20260701") makes files for BM1684 that cannot be trusted."""
+    found = re.match(r"v?(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= _FAULTY_ON_BM1684
 
 
 def toolchains(config: Config) -> Path:

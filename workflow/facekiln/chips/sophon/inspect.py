@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,9 +14,8 @@ from facekiln.artifact import sha256_of
 from facekiln.chips.sophon.bmodel import read_bmodel
 from facekiln.chips.sophon.bmodel_format import Bmodel, BmodelTensor, Memory, Net, Section, Stage
 from facekiln.chips.sophon.clock import EPOCH
+from facekiln.chips.sophon.environment import is_faulty_on_bm1684
 
-# Measured here: from 1.27 on, batch 4 at int8 is wrong on BM1684; 1.26 and older are right.
-_FAULTY_ON_BM1684 = (1, 27)
 _PAGE = 4096
 _NO_CLOCK = " (set by facekiln, so that equal inputs give equal bytes)"
 _CHUNK = 1 << 20
@@ -123,8 +121,7 @@ def findings(model: Bmodel) -> list[Finding]:
     found = []
     for net, stage in model.stages:
         found += _of_stage(model, net, stage)
-    release = re.match(r"v(\d+)\.(\d+)", model.tool)
-    if model.chip == "BM1684" and release and (int(release[1]), int(release[2])) >= _FAULTY_ON_BM1684:
+    if model.chip == "BM1684" and is_faulty_on_bm1684(model.tool):
         what = f"{model.tool} makes wrong int8 files of batch 4 for BM1684: use 1.26"
         found.append(Finding("BM-TOOL", "warning", "file", what))
     if model.chip not in ("BM1682", "BM1684") and model.kernel is None:
