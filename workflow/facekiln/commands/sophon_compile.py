@@ -10,9 +10,10 @@ from facekiln.commands import add_config, add_verb
 
 if TYPE_CHECKING:
     from facekiln.chips.sophon.artifacts import Artifact
-    from facekiln.chips.sophon.compile_file import Gate, Tables
+    from facekiln.chips.sophon.compile_file import Gate
     from facekiln.chips.sophon.environment import Environment
     from facekiln.chips.sophon.settings import SophonSettings
+    from facekiln.chips.sophon.tables import Tables
     from facekiln.config import Config
 
 
@@ -83,7 +84,7 @@ def _loaded(options: argparse.Namespace) -> tuple[Config, SophonSettings, Enviro
 
 
 def _tables(options: argparse.Namespace) -> Tables:
-    from facekiln.chips.sophon.compile_file import Tables
+    from facekiln.chips.sophon.tables import Tables
 
     return Tables(options.table, options.qtable)
 
