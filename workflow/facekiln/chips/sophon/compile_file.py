@@ -19,7 +19,7 @@ from facekiln.chips.sophon.compare_text import Comparison, check_passed, parse_c
 from facekiln.chips.sophon.environment import Environment, is_faulty_on_bm1684
 from facekiln.chips.sophon.estimate import Estimate, read_estimate
 from facekiln.chips.sophon.mixed import prove_obeyed
-from facekiln.chips.sophon.probe import flag
+from facekiln.chips.sophon.probe import CHIP, flag
 from facekiln.chips.sophon.qtable import read_qtable
 from facekiln.chips.sophon.settings import DeploySettings
 from facekiln.chips.sophon.tables import QTABLE, TABLE, Tables, stage_tables
@@ -62,10 +62,6 @@ class Compiled:
     sight: Mapping[str, Any] | None = None
 
 
-# Releases differ in the option that names the chip.
-_CHIP = ("--processor", "--chip")
-
-
 def deploy_arguments(artifact: Artifact, tables: Tables, environment: Environment) -> list[str]:
     """Return model_deploy's options that decide the bytes, with tables under their names in a job's folder.
 
@@ -84,7 +80,7 @@ def deploy_arguments(artifact: Artifact, tables: Tables, environment: Environmen
         raise KilnError(f"{artifact.precision} takes no tables", file=artifact.path, value=tables.files()[0])
     arguments = [
         f"--mlir={TOP}",
-        f"{flag(environment, 'model_deploy', _CHIP)}={artifact.chip}",
+        f"{flag(environment, 'model_deploy', CHIP)}={artifact.chip}",
         f"--quantize={QUANTIZE[artifact.precision]}",
         f"--model={_BMODEL}",
     ]

@@ -11,6 +11,8 @@ from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.tool import job_folder, run_tool
 from facekiln.errors import KilnError
 
+# Releases differ in the option that names the chip; 1.26 has both.
+CHIP = ("--processor", "--chip")
 _MINUTES = 3.0
 _RELEASE = re.compile(r"TPU-MLIR (v\S+)")
 _OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facekiln.chips.sophon.environment import Environment
-from facekiln.chips.sophon.probe import flag, release_of
+from facekiln.chips.sophon.probe import CHIP, flag, release_of
 from facekiln.chips.sophon.tool import job_folder, run_program, run_tool
 from facekiln.errors import KilnError
 
@@ -72,7 +72,7 @@ def _prove(environment: Environment, folder: Path) -> dict[str, Any]:
         timeout_minutes=_MINUTES,
         title="python",
     )
-    chip = flag(environment, "model_deploy", ["--processor", "--chip"])
+    chip = flag(environment, "model_deploy", CHIP)
     transform = ["--model_name", "proof", "--model_def", "proof.onnx", "--input_shapes", "[[1,3,16,16]]"]
     run(
         "model_transform",
