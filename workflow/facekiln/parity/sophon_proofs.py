@@ -8,7 +8,7 @@ place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def single_of(path: Path, config: Config) -> Path | None:
     artifact = artifact_of(path, config, settings_from(config.chips["sophon"]))
     if artifact.batch == 1:
         return None
-    return path.with_name(path.name.replace(f"_{artifact.batch}b", "_1b"))
+    return path.with_name(f"{replace(artifact, batch=1).stem}.bmodel")
 
 
 def add_proofs(

@@ -163,6 +163,17 @@ def test_newer_ir_is_lowered_in_the_copy_only(
     assert onnx.load(network_file).ir_version == 10
 
 
+def test_weights_that_are_listed_as_inputs_are_none(
+    run: Callable[..., Any], tool: Tool, network_file: Path
+) -> None:
+    """As torch up to 1.3 wrote its files, UltraFace's among them (IR 3)."""
+    old = onnx.load(network_file)
+    value = onnx.helper.make_tensor_value_info
+    old.graph.input.extend(value(one.name, one.data_type, one.dims) for one in old.graph.initializer)
+    onnx.save(old, network_file)
+    assert run(batch=2).errors == {"scores": 0.0, "boxes": 0.0}
+
+
 def test_a_file_of_another_size_is_refused(run: Callable[..., Any], tool: Tool, model: Model) -> None:
     with pytest.raises(KilnError, match=r"another input than the model declares"):
         run(model=replace(model, sizes={"8": (8, 16)}))
