@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,66 @@ def test_the_command_prints_yaml(folder: Path, capsys: pytest.CaptureFixture[str
 def test_what_is_wrong_is_told(folder: Path, kind: str, annotation: str, told: str) -> None:
     with pytest.raises(KilnError, match=told):
         declare("mine", kind, folder, "images", [annotation], "made here")
+
+
+_FACE = "<annotation><object><name>face</name><bndbox>{box}</bndbox></object></annotation>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "text", "told"),
+    [
+        ("voc", "a.xml", "<?xml version='1.0' encoding='nope'?><annotation/>", r"a\.xml: is not XML"),
+        ("voc", "a.xml", _FACE.format(box="<xmin>1</xmin>"), r"a\.xml: ymin: lacks a number"),
+        ("voc", "a.xml", "", r"a\.xml: is not XML"),
+        ("voc", "a.txt", "not looked at", "holds no picture of such a dataset"),
+        ("lapa", "a.txt", "106\n1 2\n", r"a\.txt: is no LaPa landmark file"),
+        ("lapa", "a.txt", "106\n" + "1 nan\n" * 106, r"a\.txt: line 2: is no finite number"),
+        ("lapa", "a.xml", "not looked at", "holds no picture of such a dataset"),
+        ("300w_lp", "a.txt", "not looked at", "holds no picture of such a dataset"),
+    ],
+)
+def test_broken_annotations_are_named_with_the_next_step(
+    tmp_path: Path, kind: str, file: str, text: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / file).write_text(text)
+    verb = ["dataset", "declare", "mine", "--kind", kind, "--folder", str(tmp_path), "--images", "."]
+    assert main([*verb, "--annotation", "notes", "--licence", "made here"]) == 1
+    told_all = capsys.readouterr().err
+    assert re.search(told, told_all) and "next step: " in told_all
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        ("wflw", "1 2 3 a.jpg\n", r"list\.txt: line 1: is no WFLW row"),
+        ("wflw", "", r"list\.txt: holds no picture"),
+        ("pfld_list", "", r"list\.txt: holds no picture"),
+        ("wider_label", "", r"list\.txt: holds no picture"),
+        ("wflw", "\udcff", r"list\.txt: byte 0: is no UTF-8 text"),
+    ],
+)
+def test_broken_lists_are_named_with_the_next_step(
+    tmp_path: Path, kind: str, text: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text(text, errors="surrogateescape")
+    verb = ["dataset", "declare", "mine", "--kind", kind, "--folder", str(tmp_path), "--images", "."]
+    assert main([*verb, "--annotation", "list.txt", "--licence", "made here"]) == 1
+    told_all = capsys.readouterr().err
+    assert re.search(told, told_all) and "next step: " in told_all
+
+
+@pytest.mark.parametrize(
+    ("points", "images", "told"),
+    [("words", ".", "a.mat: pt2d: is no array"), (None, "elsewhere", "a.mat: lies outside the folder")],
+)
+def test_300w_lp_files_that_are_none(
+    tmp_path: Path, points: str | None, images: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scipy.io import savemat
+
+    (tmp_path / "AFW").mkdir()
+    savemat(tmp_path / "AFW" / "a.mat", {"pt2d": points or [[1.0] * 68] * 2, "Pose_Para": [[0.0] * 7]})
+    verb = ["dataset", "declare", "mine", "--kind", "300w_lp", "--folder", str(tmp_path), "--images", images]
+    assert main([*verb, "--annotation", "AFW", "--licence", "made here"]) == 1
+    assert told in capsys.readouterr().err

@@ -24,7 +24,7 @@ def read_300w_lp(name: str, images: Path, *annotations: Path, points: str = "pt2
     There is no box; the one around the landmarks stands for it.
 
     Raises:
-        KilnError: `points` is none of `POINTS`.
+        KilnError: `points` is none of `POINTS`, or a file of an annotation does not lie below `images`.
     """
     known(points, POINTS, "kind of 300W-LP points")
     files = [
@@ -33,6 +33,14 @@ def read_300w_lp(name: str, images: Path, *annotations: Path, points: str = "pt2
         for path in sorted(folder.rglob("*.mat"))
         if not path.name.endswith("_pts.mat")
     ]
+    for path in files:
+        if not path.is_relative_to(images):
+            raise KilnError(
+                "lies outside the folder of pictures, which it is beside",
+                file=path,
+                limit=f"below {images}",
+                hint="name the folder above all sets as `images`, and the sets below it as annotations",
+            )
     sources = [path.relative_to(images).with_suffix("").as_posix() for path in files]
     return Listing(name, sources, lambda index: _read(files[index], sources[index], images, points), images)
 
@@ -58,7 +66,7 @@ def _points(path: Path, source: str, images: Path, points: str) -> np.ndarray:
         beside = images / "landmarks" / f"{source}_pts.mat"
         return real_array(load_mat(beside, points)[points], (68, 2), beside, points)
     value = load_mat(path, points)[points]
-    if points == "pt2d" and value.shape == (2, 21):
+    if points == "pt2d" and np.shape(value) == (2, 21):
         raise KilnError(
             "has AFLW's 21 points", file=path, where=points, limit="68", hint="set `points: pt3d_68`"
         )

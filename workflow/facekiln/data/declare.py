@@ -28,7 +28,7 @@ def declare(
         licence: what may be done with it, in a line.
 
     Raises:
-        KilnError: unknown kind, an annotation that is missing or does not parse.
+        KilnError: unknown kind, no picture, an annotation that is missing or does not parse.
     """
     layout = KINDS[known(kind, KINDS, "kind of dataset")]
     paths = [folder / annotation for annotation in annotations]
@@ -36,6 +36,13 @@ def declare(
         if not path.exists():
             raise KilnError("does not exist", file=path, hint="name annotations relative to --folder")
     dataset = layout.reader()(name, folder / images, *paths)
+    if not len(dataset):
+        raise KilnError(
+            "holds no picture of such a dataset",
+            file=paths[0] if paths else folder,
+            limit=f"kind {kind}" + (f", files {layout.ending}" if layout.ending else ""),
+            hint="is the kind right, and the annotation whole? See docs/datasets.md",
+        )
     samples = [dataset[index] for index in range(len(dataset))]
     faces, counted = sum(map(len, samples)), sum(int((~sample.ignore).sum()) for sample in samples)
     expected = {"images": len(samples), "faces": faces}

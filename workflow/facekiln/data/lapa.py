@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facekiln.data.rows import lines_of, numbers
+from facekiln.data.rows import AGAIN, lines_of, numbers
 from facekiln.data.sample import Listing, Sample, landmarks_of, sample_of
 from facekiln.data.wflw import around
 from facekiln.errors import KilnError
@@ -37,6 +37,7 @@ def _points(path: Path) -> np.ndarray:
             file=path,
             value=f"{len(lines)} lines",
             limit="`106`, then 106 lines of x and y",
+            hint=AGAIN,
         )
     points = [numbers(words, path, number) for number, words in enumerate(lines[1:], 2)]
     return np.array(points, np.float64).reshape(1, 106, 2)

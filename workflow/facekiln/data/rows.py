@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facekiln.errors import KilnError
+from facekiln.unreadable import readable_size, unreadable
 
+AGAIN = "is it the right file? Mend it there, or fetch the annotation from its source again"
 _LARGEST = 512 << 20  # bytes; the text of 300W-LP's 61,225 faces at 98 points is about 150 MB
 
 
@@ -22,14 +24,14 @@ def lines_of(path: Path) -> list[str]:
         KilnError: it cannot be read, is no UTF-8 text, or is larger than 512 MiB.
     """
     try:
-        if path.stat().st_size > _LARGEST:
+        if readable_size(path) > _LARGEST:
             raise KilnError("is too large for an annotation file", file=path, limit=f"{_LARGEST} bytes")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise KilnError(
-            f"is no UTF-8 text: {error.reason}", file=path, where=f"byte {error.start}"
+            f"is no UTF-8 text: {error.reason}", file=path, where=f"byte {error.start}", hint=AGAIN
         ) from error
     return [line.removesuffix("\r") for line in text.split("\n")]
 
@@ -48,7 +50,7 @@ def numbers(words: list[str], file: Path, place: int | str) -> list[float]:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise KilnError("is no finite number", file=file, where=where, value=repr(word)[:60])
+            raise KilnError("is no finite number", file=file, where=where, value=repr(word)[:60], hint=AGAIN)
         values.append(value)
     return values
 

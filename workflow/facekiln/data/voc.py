@@ -9,9 +9,10 @@ from xml.parsers import expat
 
 import numpy as np
 
-from facekiln.data.rows import below, lines_of, numbers
+from facekiln.data.rows import AGAIN, below, lines_of, numbers
 from facekiln.data.sample import Listing, Sample, landmarks_of, sample_of
 from facekiln.errors import KilnError
+from facekiln.unreadable import readable_size, unreadable
 
 _LARGEST = 16 << 20  # bytes of one picture's XML
 
@@ -29,11 +30,11 @@ def parse_xml(path: Path) -> Element:
         )
 
     try:
-        if path.stat().st_size > _LARGEST:
+        if readable_size(path) > _LARGEST:
             raise KilnError("is too large for one picture", file=path, limit=f"{_LARGEST} bytes")
         data = path.read_bytes()
     except OSError as error:
-        raise KilnError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(path, error) from error
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
@@ -42,8 +43,8 @@ def parse_xml(path: Path) -> Element:
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise KilnError(f"is not XML: {error}", file=path) from error
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two: an encoding of no known name
+        raise KilnError(f"is not XML: {error}", file=path, hint=AGAIN) from error
     root: Element = builder.close()
     return root
 
@@ -111,7 +112,7 @@ def _numbers(parent: Element | None, names: tuple[str, ...], path: Path) -> list
     for name in names:
         text = parent.findtext(name) if parent is not None else None
         if text is None or not text.strip():
-            raise KilnError("lacks a number", file=path, where=name)
+            raise KilnError("lacks a number", file=path, where=name, hint=AGAIN)
         values += numbers([text.strip()], path, name)
     return values
 

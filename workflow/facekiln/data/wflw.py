@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facekiln.data.rows import below, labels, lines_of, numbers
+from facekiln.data.rows import AGAIN, below, labels, lines_of, numbers
 from facekiln.data.sample import Listing, landmarks_of, sample_of
 from facekiln.errors import KilnError
 
@@ -36,6 +36,7 @@ def read_wflw(name: str, images: Path, annotation: Path) -> Listing:
                 where=f"line {number}",
                 value=f"{len(words)} columns",
                 limit="207, or 197 without rectangle and attributes",
+                hint=AGAIN,
             )
         source = words.pop()
         pictures.setdefault(source, below(images, source, file=annotation, where=f"line {number}"))
@@ -44,7 +45,9 @@ def read_wflw(name: str, images: Path, annotation: Path) -> Listing:
     samples = []
     for source, rows in faces.items():
         if len({len(row) for row in rows}) > 1:
-            raise KilnError("mixes rows with and without rectangles", file=annotation, where=source)
+            raise KilnError(
+                "mixes rows with and without rectangles", file=annotation, where=source, hint=AGAIN
+            )
         table = np.array(rows, np.float64)
         landmarks = landmarks_of("98", table[:, :196])
         rectangles = table.shape[1] > 196
