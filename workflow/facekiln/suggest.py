@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from facekiln.config import Config
+from facekiln.config import DEFAULT_FOLDER, Config
 
 # A part of a name: the wildcard that it stands for, "" for text between wildcards; and its text.
 Part = tuple[str, str]
@@ -192,7 +192,7 @@ def _words_of(kind: str, constraint: str) -> list[str]:
     if kind == "board":
         from facekiln.boards.settings import load_boards
 
-        return ["local", *load_boards()]
+        return ["local", *(load_boards() if DEFAULT_FOLDER.is_dir() else ())]
     if kind == "dataset":
         from facekiln.data.declared import load_datasets
 

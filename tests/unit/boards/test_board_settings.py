@@ -36,6 +36,20 @@ def test_no_file_is_no_board(tmp_path: Path) -> None:
     assert load_boards(tmp_path) == {}
 
 
+def test_a_config_folder_that_is_none_is_told(tmp_path: Path) -> None:
+    """It read as one without boards."""
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "missing", tmp_path / "file"):
+        with pytest.raises(KilnError, match=r"is no config folder(.|\n)*--config FOLDER"):
+            load_boards(folder)
+
+
+@pytest.mark.parametrize("chip", ["", "../x", "a b"])
+def test_a_chip_is_a_word(tmp_path: Path, chip: str) -> None:
+    with pytest.raises(KilnError, match="chip"):
+        load(tmp_path, chip=chip)
+
+
 def test_defaults_are_filled_in(tmp_path: Path) -> None:
     board = load(tmp_path, runtimes={"bmrt_test": {"tool": "bmrt_test"}})
     assert str(board.address) == "linaro@192.168.1.20:22"

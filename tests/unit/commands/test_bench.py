@@ -205,3 +205,29 @@ def test_the_table_of_records(
     assert "**VIRTUAL**" in Path("latency.md").read_text()
     assert Path("latency.csv").read_text().splitlines()[1].startswith("local,")
     assert main(["bench", "table", "a.json", "a.json", "--output", "latency"]) == 1
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--cool-down", "--wait"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon"])
+def test_seconds_that_are_none_are_refused(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "run", str(tmp_path / "a.onnx"), "--board", "local", f"{option}={value}"])
+    assert ended.value.code == 2
+    assert f"argument {option}: '{value}' is no number of seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("--size", "9", "unknown size of model 'retinaface' '9'"), ("--model", "nope", "unknown model 'nope'")],
+)
+def test_a_model_or_size_that_is_given_alone_counts(
+    option: str, value: str, told: str, tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other is taken from the artifact's name; both were, and what was given was passed over."""
+    artifact = tmp_path / "retinaface_640.param"
+    artifact.write_text("x")
+    where = ["--board", "local", "--config", str(root / "config"), "--output", str(tmp_path / "out.json")]
+    assert main(["bench", "run", str(artifact), *where, option, value]) == 1
+    assert told in capsys.readouterr().err

@@ -213,9 +213,15 @@ def load_boards(folder: Path | str = DEFAULT_FOLDER) -> dict[str, Board]:
     """Load config/boards.yaml; no file is no boards.
 
     Raises:
-        KilnError: not YAML, not by the schema, or a password stands in it.
+        KilnError: there is no such folder; or not YAML, not by the schema, or a password stands in it.
     """
     path = Path(folder) / FILE
+    if not Path(folder).is_dir():
+        raise KilnError(
+            "is no config folder",
+            file=folder,
+            hint="run in facekiln's own folder, or name its config folder: --config FOLDER",
+        )
     return boards_from(read_yaml(path), path) if path.is_file() else {}
 
 

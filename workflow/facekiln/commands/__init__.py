@@ -7,6 +7,7 @@ functions that run.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -32,6 +33,21 @@ def add_verb(
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--config FOLDER`, by default the checkout's."""
     parser.add_argument("--config", type=Path, default=Path("config"), metavar="FOLDER")
+
+
+def seconds(text: str) -> float:
+    """Return an argument's seconds: a number of 0 or more, neither infinite nor NaN.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds, 0 or more")
+    return value
 
 
 def end_on_sigterm() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facekiln.boards.rule_inputs import LOCAL
-from facekiln.commands import add_config, add_verb, end_on_sigterm
+from facekiln.commands import add_config, add_verb, end_on_sigterm, seconds
 
 if TYPE_CHECKING:
     from facekiln.boards.runner import Runner
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("artifact", type=Path)
     run.add_argument("--board", required=True, help=f"of config/boards.yaml; '{LOCAL}' is this machine")
     run.add_argument(
-        "--wait", type=float, default=0.0, metavar="SECONDS", help="for another user of the board"
+        "--wait", type=seconds, default=0.0, metavar="SECONDS", help="for another user of the board"
     )
     run.add_argument(
         "--virtual", action="store_true", help="mark it: a stand-in runs there instead of the chip"
@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--retries", type=int, default=2, help="attempts more while noisy (default: %(default)s)"
     )
     run.add_argument("--threads", type=int, default=2, help="of a processor's runtime (default: %(default)s)")
-    run.add_argument("--cool-down", type=float, default=0.5, metavar="SECONDS", help="before each repeat")
-    run.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one repeat")
+    run.add_argument("--cool-down", type=seconds, default=0.5, metavar="SECONDS", help="before each repeat")
+    run.add_argument("--timeout", type=seconds, default=600.0, metavar="SECONDS", help="of one repeat")
     run.add_argument("--keep-noisy", action="store_true", help="exit status 0 for a noisy measurement too")
     run.add_argument("--output", type=Path, metavar="JSON", help="default: results/bench/BOARD/ARTIFACT.json")
     add_config(run)
@@ -157,7 +157,8 @@ def _place(options: argparse.Namespace, tool: Tool) -> Iterator[tuple[Runner, Re
     config = load_config(options.config)
     model, size = options.model, options.size
     if model is None or size is None:
-        model, size = model_and_size_of(options.artifact, config)
+        found = model_and_size_of(options.artifact, config)
+        model, size = model or found[0], size or found[1]
     height, width = config.model(model).size(size)
     batch, cores = batch_and_cores_of(options.artifact)
     request = Request(

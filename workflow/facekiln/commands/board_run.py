@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facekiln.commands import end_on_sigterm
+from facekiln.commands import end_on_sigterm, seconds
 from facekiln.commands.board_common import connected, on_board, say
 from facekiln.errors import KilnError, printable
 
@@ -30,9 +30,9 @@ def add_run(verbs: Any) -> None:
     run.add_argument(
         "--get", action="append", default=[], metavar="NAME=FILE", help="a file of it, brought home"
     )
-    run.add_argument("--timeout", type=float, metavar="SECONDS")
+    run.add_argument("--timeout", type=seconds, metavar="SECONDS")
     run.add_argument(
-        "--wait", type=float, default=0.0, metavar="SECONDS", help="for another holder of the board"
+        "--wait", type=seconds, default=0.0, metavar="SECONDS", help="for another holder of the board"
     )
     run.add_argument("--raw-log", type=Path, metavar="FILE", help="standard output; errors in FILE.stderr")
     run.add_argument("words", nargs="+", metavar="COMMAND", help="after `--`")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekiln.commands import add_config, add_verb, end_on_sigterm
+from facekiln.commands import add_config, add_verb, end_on_sigterm, seconds
 
 if TYPE_CHECKING:
     from facekiln.predictions.store import Predictions
@@ -69,10 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, default=2, help="of a processor's runtime (default: %(default)s)"
     )
     board.add_argument(
-        "--wait", type=float, default=0.0, metavar="SECONDS", help="for another user of the board"
+        "--wait", type=seconds, default=0.0, metavar="SECONDS", help="for another user of the board"
     )
     board.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="of one shard (default: the board's run_seconds)"
+        "--timeout", type=seconds, metavar="SECONDS", help="of one shard (default: the board's run_seconds)"
     )
     board.add_argument(
         "--exact",
