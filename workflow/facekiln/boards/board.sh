@@ -596,7 +596,7 @@ cmd_watch() { # RUN TIMEOUT GRACE POLL OUTPUT_KB MEMORY_KB TOKEN: not called by 
 
 guard() { # ends the run for a reason; only builtins but for its sleep, as it runs beside a measurement
     tick
-    deadline=$((now + $2)) seen=$now beat='' previous='' turns=0
+    deadline=$((now + $2)) seen=$now beat='' previous='' turns=0 ends=0
     while :; do
         nap "$4"
         tick
@@ -620,8 +620,11 @@ guard() { # ends the run for a reason; only builtins but for its sleep, as it ru
         fi
         [ -n "$why" ] || continue
         [ -s "$dir/why" ] || echo "$why" >"$dir/why"
-        # Again until the watcher ends this loop: the command may not have got so far that it can be seen.
         kill_run "$run" "$child"
+        # The watcher ends this loop. Where it goes on, the command had not got so far yet that it could be seen;
+        # where the watcher was killed, nobody keeps the command's number from becoming another's.
+        ends=$((ends + 1))
+        if [ "$ends" -ge 20 ] || ! kill -0 $$ 2>/dev/null; then return; fi
     done
 }
 
@@ -687,7 +690,8 @@ cmd_kill() { # RUN: ends it, and tells when nothing of it lives
     touch "$dir/cancel"
     [ -e "$dir/why" ] || echo cancelled >"$dir/why"
     read_boot
-    if { read -r child watcher run_boot <"$dir/pid"; } 2>/dev/null && [ "$run_boot" = "$boot" ]; then
+    if { read -r child watcher run_boot <"$dir/pid"; } 2>/dev/null && [ "$run_boot" = "$boot" ] &&
+        [ ! -e "$dir/status" ]; then # what has ended has no number any more
         kill_run "$1" "$child" || fault leftover "$1"
         for _ in 1 2 3; do
             if [ -e "$dir/status" ] || ! is_watched; then break; fi
