@@ -99,6 +99,7 @@ def logged_in(address: Address, link: socket.socket | paramiko.Channel, board: B
     transport = paramiko.Transport(link, default_window_size=_WINDOW)  # type: ignore[arg-type, unused-ignore]
     transport.daemon = True
     transport.banner_timeout = limits.connect_seconds
+    transport.handshake_timeout = limits.connect_seconds
     transport.auth_timeout = limits.connect_seconds
     options = transport.get_security_options()
     fast = [cipher for cipher in _CIPHERS if cipher in options.ciphers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -22,7 +23,8 @@ from facekiln.boards.latency_log import RUNTIMES
 from facekiln.boards.virtual.tools import INFER, TOOLS
 from facekiln.errors import KilnError
 
-_WAIT = 5.0
+_WAIT = 30.0  # seconds; a busy machine takes long for what mostly is done at once
+_PORTS = range(20000, 32768)
 
 
 def find_sshd() -> str:
@@ -42,7 +44,14 @@ def find_sshd() -> str:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
+    """Return a port of loopback that nobody uses, below those that the kernel gives to outgoing connections.
+
+    One of these might be taken whenever the server is down for a moment.
+    """
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -159,7 +168,7 @@ class VirtualServer:
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         with (self.home / "sshd.log").open("ab") as log:
-            subprocess.Popen(
+            server = subprocess.Popen(
                 [find_sshd(), "-D", "-e", "-f", str(self.home / "sshd_config")],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -167,7 +176,7 @@ class VirtualServer:
                 start_new_session=True,
             )
         deadline = time.monotonic() + _WAIT
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and server.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 if self.pid() is not None:
                     return
