@@ -31,7 +31,7 @@ from facekiln.predictions.shards import Shard
 from support.infer_models import write_detector
 from support.sshd import Proxy, Sshd, processes_with, wait_until
 
-pytestmark = pytest.mark.bound(120)
+pytestmark = pytest.mark.bound(300)
 
 SIZE = (640, 640)
 PICTURES = 6
@@ -129,7 +129,10 @@ def test_many_cuts(here: Here, board: Board, proxy: Proxy, tmp_path: Path) -> No
     done = threading.Event()
 
     def cut() -> None:
-        while not done.wait(0.7):
+        # Not for ever: a slow machine would get nothing done between two of them.
+        for _ in range(12):
+            if done.wait(0.7):
+                return
             proxy.cut()
 
     cutter = threading.Thread(target=cut)
@@ -149,7 +152,7 @@ def test_a_board_that_is_gone_in_mid_run_and_comes_back(
     output = tmp_path / "there"
 
     def interrupt() -> None:
-        wait_until(lambda: list(tmp_path.glob(".there.partial/*.npz")), 60)
+        wait_until(lambda: list(tmp_path.glob(".there.partial/*.npz")))
         sshd.stop()
         time.sleep(0.5)
         sshd.start()
@@ -175,7 +178,7 @@ def test_a_killed_client_goes_on_behind_what_came_home(
         "work": board.work,
         "lease": board.lease,
         "runtimes": {"onnxruntime": {"tool": sys.executable}},
-        "limits": {"lease_seconds": 4, "grace_seconds": 4, "poll_seconds": 0.1, "reserve_mb": 1},
+        "limits": {"lease_seconds": 12, "grace_seconds": 12, "poll_seconds": 0.1, "reserve_mb": 1},
     }
     (tmp_path / "config/boards.yaml").write_text(yaml.safe_dump({"boards": {"loop": entry}}))
     scenes = {
@@ -192,9 +195,9 @@ def test_a_killed_client_goes_on_behind_what_came_home(
     for blow in (signal.SIGKILL, signal.SIGTERM):
         before = len(list(tmp_path.glob(".there.partial/*.npz")))
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-        wait_until(lambda: len(list(tmp_path.glob(".there.partial/*.npz"))) > before, 60)  # noqa: B023
+        wait_until(lambda: len(list(tmp_path.glob(".there.partial/*.npz"))) > before)  # noqa: B023
         process.send_signal(blow)
-        process.communicate(timeout=60)
+        process.communicate(timeout=90)
         assert process.returncode != 0 and not output.exists()
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

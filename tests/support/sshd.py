@@ -95,16 +95,19 @@ class Sshd:
         )
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
-        log = (self.folder / "sshd.log").open("ab")
-        self.process = subprocess.Popen(
-            [*self.before, self.program, "-D", "-e", "-f", str(config)],
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        log.close()
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+        # Written once it listens; another program may have taken the port meanwhile, which would answer too.
+        listens = self.folder / "sshd.pid"
+        listens.unlink(missing_ok=True)
+        with (self.folder / "sshd.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.before, self.program, "-D", "-e", "-f", str(config)],
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if listens.exists():
                 return
             time.sleep(0.02)
         raise RuntimeError((self.folder / "sshd.log").read_text()[-500:])
@@ -126,15 +129,15 @@ class Sshd:
         self.process = None
 
     def board(self, work: Path, *, port: int | None = None, **limits: float) -> Board:
-        """Return an entry of this server; `limits` replace quick ones."""
+        """Return an entry of this server; `limits` replace ones that a busy machine keeps."""
         quick: dict[str, float] = {
-            "connect_seconds": 10,
-            "command_seconds": 20,
-            "stall_seconds": 10,
-            "reconnect_seconds": 10,
-            "run_seconds": 30,
-            "grace_seconds": 10,
-            "lease_seconds": 10,
+            "connect_seconds": 60,
+            "command_seconds": 60,
+            "stall_seconds": 60,
+            "reconnect_seconds": 60,
+            "run_seconds": 60,
+            "grace_seconds": 60,
+            "lease_seconds": 60,
             "poll_seconds": 0.1,
             "reserve_mb": 1,
         }
@@ -179,7 +182,15 @@ def children_of(pid: int) -> list[int]:
 def running_sshd(folder: Path, **kwargs: object) -> Iterator[Sshd]:
     """A started server."""
     server = Sshd(folder, **kwargs)  # type: ignore[arg-type]
-    server.start()
+    for _ in range(5):
+        try:
+            server.start()
+            break
+        except RuntimeError:  # its port was taken between the choice and now
+            server.stop()
+            server.port = virtual.free_port()
+    else:
+        server.start()
     try:
         yield server
     finally:
@@ -193,6 +204,7 @@ class Proxy:
         self.target = target
         self.cut_after: int | None = None
         self.silent = False
+        self.paused_at: int | None = None
         self.refusing = False
         self.connections = 0
         self.forwarded = 0
@@ -212,7 +224,7 @@ class Proxy:
                 near.close()
                 continue
             try:
-                far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+                far = socket.create_connection(("127.0.0.1", self.target), timeout=60)
                 far.settimeout(None)
             except OSError:
                 near.close()
@@ -227,6 +239,8 @@ class Proxy:
             while data := source.recv(1 << 16):
                 if self.silent:
                     continue
+                while self.paused_at is not None and self.forwarded >= self.paused_at:
+                    time.sleep(0.02)
                 sink.sendall(data)
                 with self._lock:
                     self.forwarded += len(data)
@@ -253,6 +267,11 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     end.close()
 
+    def pause_in(self, more: int) -> None:
+        """Let nothing pass after so many further bytes, until `paused_at` is None again."""
+        with self._lock:
+            self.paused_at = self.forwarded + more
+
     def cut_in(self, more: int) -> None:
         """Cut after so many further bytes."""
         with self._lock:
@@ -260,6 +279,7 @@ class Proxy:
 
     def close(self) -> None:
         """End it."""
+        self.paused_at = None
         self._listener.close()
         self.cut()
 
@@ -286,8 +306,8 @@ def end_processes_with(text: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    """Wait until something is true; fail when it does not come."""
+def wait_until(condition: Callable[[], object], seconds: float = 90.0) -> None:
+    """Wait until something is true; fail when it does not come, not when the machine is slow."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it does not come to pass"

@@ -19,7 +19,7 @@ class SilentBoard:
 
     def __init__(self, ends_at: int | None) -> None:
         limits = SimpleNamespace(
-            reconnect_seconds=0.1,
+            reconnect_seconds=0.1 if ends_at is None else 90,
             grace_seconds=0.05,
             poll_seconds=0.01,
             command_seconds=1,

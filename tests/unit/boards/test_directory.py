@@ -17,10 +17,11 @@ from facekiln.boards import directory
 from facekiln.boards.directory import DirectoryRunner, collect, plan_of, serve_command
 from facekiln.boards.faults import BoardBusy, DiskFull, ReadOnly, RunTimeout, Unreachable
 from facekiln.boards.settings import Board, Limits
+from support.sshd import wait_until
 
 
 def board_in(folder: Path, transport: str = "directory") -> Board:
-    limits = Limits(poll_seconds=0.1, grace_seconds=8, run_seconds=20, reserve_mb=1)
+    limits = Limits(poll_seconds=0.1, grace_seconds=60, run_seconds=60, reserve_mb=1)
     work = str(folder / "shared")
     return Board("loop", transport, None, None, None, None, work, work, str(folder / "lease"), limits=limits)
 
@@ -32,7 +33,7 @@ def runner(tmp_path: Path) -> Iterator[DirectoryRunner]:
     server = subprocess.Popen(shlex.split(serve_command(found.board)), stdout=subprocess.DEVNULL)
     yield found
     (found.folder / "stop").touch()
-    server.wait(20)
+    server.wait(90)
 
 
 def test_job_is_taken_and_its_files_are_there(runner: DirectoryRunner, tmp_path: Path) -> None:
@@ -67,22 +68,19 @@ def test_interrupted_client_ends_the_command(
     with pytest.raises(KeyboardInterrupt):
         runner.run(["sleep", "30"])
     monkeypatch.undo()
-    for _ in range(200):
-        found = list((runner.folder / "runs").glob("*/status"))
-        if found:
-            break
-        time.sleep(0.05)
-    assert "reason=cancelled" in found[0].read_text()
+    wait_until(lambda: list((runner.folder / "runs").glob("*/status")))
+    (found,) = (runner.folder / "runs").glob("*/status")
+    assert "reason=cancelled" in found.read_text()
 
 
 KILLED = """
 import sys
 from facekiln.boards.directory import DirectoryRunner
 from facekiln.boards.settings import Board, Limits
-limits = Limits(poll_seconds=0.1, grace_seconds=2, run_seconds=60, reserve_mb=1)
+limits = Limits(poll_seconds=0.1, grace_seconds=4, run_seconds=600, reserve_mb=1)
 work = sys.argv[1]
 board = Board("loop", "directory", None, None, None, None, work, work, work + "-lease", limits=limits)
-DirectoryRunner(board).run(["sleep", "60"])
+DirectoryRunner(board).run(["sleep", "600"])
 """
 
 
@@ -91,18 +89,12 @@ def test_killed_client_is_noticed_and_its_command_ended(runner: DirectoryRunner)
     client = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(runner.folder)], env={**os.environ, "PYTHONPATH": workflow}
     )
-    for _ in range(400):
-        if list((runner.folder / "runs").glob("*/pid")):
-            break
-        time.sleep(0.05)
+    wait_until(lambda: list((runner.folder / "runs").glob("*/pid")))
     client.kill()
     client.wait()
-    for _ in range(400):
-        found = list((runner.folder / "runs").glob("*/status"))
-        if found:
-            break
-        time.sleep(0.05)
-    assert "reason=orphan" in found[0].read_text()
+    wait_until(lambda: list((runner.folder / "runs").glob("*/status")))
+    (found,) = (runner.folder / "runs").glob("*/status")
+    assert "reason=orphan" in found.read_text()
 
 
 def test_folder_that_nobody_serves_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
