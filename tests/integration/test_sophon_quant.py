@@ -157,6 +157,8 @@ def test_the_tools_own_methods_on_our_pictures(method: str, bench: Bench, tmp_pa
     check_table(made.table, read_mlir(bench.tops[1] / "top.mlir"))
     text = (tmp_path / "1b.table").read_text()
     assert "genetated time: 1970" in text and str(tmp_path) not in text and "# sample number: 6" in text
+    bench.table(1, f"tool:{method}", tmp_path / "again" / "1b.table")
+    assert (tmp_path / "again" / "1b.table").read_text() == text
 
 
 def test_the_tool_chooses_among_its_methods(bench: Bench, tmp_path: Path) -> None:
