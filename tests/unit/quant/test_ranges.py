@@ -161,6 +161,29 @@ def test_a_broken_file_names_the_key(network: onnx.ModelProto, pictures: list[An
         read_ranges(tmp_path / "ranges.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda value: value["tensors"].append(value["tensors"][0]), "tensors: names 'input' twice"),
+        (lambda value: value["weights"].append(value["weights"][0]), "weights: names '.*' twice"),
+        (lambda value: value["tensors"][1]["thresholds"].pop("mse"), "has no threshold by mse"),
+        (lambda value: value["methods"].pop(), "methods"),
+        (lambda value: value["settings"].pop("percentile"), "percentile"),
+        (lambda value: value["settings"].update(percentile="x"), r"settings\.percentile"),
+    ],
+)
+def test_a_file_with_holes_or_doubles_is_refused(
+    network: onnx.ModelProto, pictures: list[Any], tmp_path: Path, change: Any, told: str
+) -> None:
+    """They ended in a KeyError after the network was run on the whole set, or the last of two counted."""
+    write_ranges(tmp_path / "ranges.json", measure_ranges(network, pictures[:1], percentile=99.9))
+    value = read_json(tmp_path / "ranges.json")
+    change(value)
+    write_json(tmp_path / "ranges.json", value)
+    with pytest.raises(KilnError, match=told):
+        read_ranges(tmp_path / "ranges.json")
+
+
 def test_ranges_of_another_onnx_file_are_refused(
     network: onnx.ModelProto, pictures: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from facekiln.quant.nodes import activations, weights
 from facekiln.quant.thresholds import BINS, folded, thresholds
 
 SCHEMA = "ranges"
+_AGAIN = "measure again: facekiln quant ranges --help"
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,10 @@ def read_ranges(path: Path | str) -> Ranges:
     """Read ranges that `write_ranges` wrote.
 
     Raises:
-        KilnError: missing, not JSON, or not by the schema.
+        KilnError: missing, not JSON, not by the schema, or a tensor is named twice or has not every method.
     """
     value = check(read_json(path), SCHEMA, path)
+    _refuse_odd(value, path)
     tensors = (
         TensorRange(**{**entry, "shape": tuple(entry["shape"]), "same_as": entry.get("same_as")})
         for entry in value["tensors"]
@@ -207,6 +209,24 @@ def read_ranges(path: Path | str) -> Ranges:
         {one.name: one for one in tensors},
         {one.name: one for one in listed},
     )
+
+
+def _refuse_odd(value: Mapping[str, Any], path: Path | str) -> None:
+    """Refuse what the schema cannot: names given twice, and tensors without one of the methods."""
+    for section in ("tensors", "weights"):
+        names = [entry["name"] for entry in value[section]]
+        twice = (
+            next((name for name in names if names.count(name) > 1), None)
+            if len({*names}) < len(names)
+            else None
+        )
+        if twice is not None:
+            raise KilnError(f"names '{twice}' twice", file=path, where=section, hint=_AGAIN)
+    for entry in value["tensors"]:
+        missing = set(value["methods"]) - set(entry["thresholds"])
+        if missing:
+            where = f"tensors: {entry['name']}"
+            raise KilnError(f"has no threshold by {sorted(missing)[0]}", file=path, where=where, hint=_AGAIN)
 
 
 def ranges_of_onnx(path: Path | str, onnx_file: Path | str) -> Ranges:

@@ -184,6 +184,18 @@ def test_ranges_of_another_set_are_refused(calibrated: Any, tmp_path: Path) -> N
     assert not (tmp_path / "1b.table").exists()
 
 
+@pytest.mark.parametrize("method", ["ours:nope", "ours:", "ours", "nope", "theirs:mse"])
+def test_an_unknown_method_is_told_before_anything_runs(
+    calibrated: Any, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--method ours:nope` ended in a KeyError after the network was run on the whole set."""
+    monkeypatch.setattr("facekiln.chips.sophon.calibrate.job_folder", None)
+    with pytest.raises(
+        KilnError, match=rf"is no method of calibration \(value: {method}; limit: ours:minmax"
+    ):
+        calibrated(tmp_path / "1b.table", method)
+
+
 def test_the_tools_methods_need_no_ranges_and_ours_do(
     calibrated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

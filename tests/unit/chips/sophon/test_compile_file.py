@@ -26,6 +26,7 @@ SETTINGS = DeploySettings(30.0, {"fp32": (0.99, 0.99), "fp16": (0.99, 0.9), "int
 INFO = "device mem size: 9476864 (weight: 1187840, instruct: 97024, runtime: 8192000)\n"
 QUANTISED = COMPARISON.format(target="x_tpu_outputs.npz", reference="reference.npz", verdict="PASSED")
 SIMULATED = COMPARISON.format(target="x_model_outputs.npz", reference="x_tpu_outputs.npz", verdict="PASSED")
+NOTHING = "0 compared\nTarget    x_tpu_outputs.npz\nReference reference.npz\nnpz compare PASSED.\n"
 LOWERED = """module @m attributes {module.state = "TPU_LOWERED", module.weight_file = "x_tpu_weights.npz"} {
     %0 = "tpu.Conv2D"(%arg0) : (tensor<1x2xf16>) -> tensor<1x2xf16> loc(#loc1)
     %1 = "tpu.Softmax"(%0) : (tensor<1x2xf16>) -> tensor<1x2xf16> loc(#loc2)
@@ -159,6 +160,8 @@ def test_real_input_and_tolerance_are_always_given(run: Callable[..., Compiled],
         (SIMULATED, "was not checked in the simulator"),
         (QUANTISED + SIMULATED.replace("PASSED", "FAILED"), "comparison failed"),
         (QUANTISED + SIMULATED.partition("npz compare")[0], "cut short"),
+        # What npz_tool of 1.26 prints of a reference without the outputs, which it calls passed.
+        (NOTHING + SIMULATED, "were not all compared with the float ones(.|\n)*reference.npz whole"),
     ],
 )
 def test_a_check_that_failed_or_is_missing_leaves_nothing(
@@ -302,6 +305,28 @@ def test_a_transform_of_something_else_than_the_name_says_is_refused(
     with pytest.raises(KilnError, match="is no transform of what retinaface_640_fp16_4b_2core"):
         run()
     assert not (tmp_path / "out" / f"{FP16.stem}.bmodel").exists()
+
+
+@pytest.mark.parametrize("name", ["top.mlir", "weights.npz", "input.npz", "reference.npz"])
+@pytest.mark.parametrize("damaged", [b"", b"<html>login</html>", None])
+def test_a_transform_that_was_damaged_is_refused_before_the_tool_runs(
+    run: Callable[..., Compiled], tool: Tool, top: Path, tmp_path: Path, name: str, damaged: bytes | None
+) -> None:
+    beside = {one: sha256_of(top / one) for one in ("weights.npz", "input.npz", "reference.npz")}
+    facts = {"files_sha256": beside}
+    settings = {"model": "retinaface", "size": "640", "batch": 4}
+    write_record(top / "top.mlir", verb="sophon transform", inputs=[], settings=settings, facts=facts)
+    run()
+    tool.deployed = []
+    if damaged is None:
+        (top / name).unlink()
+    else:
+        (top / name).write_bytes(damaged)
+    told = "(does not exist|cannot be read)" if damaged is None else "is not the file that was made"
+    for make in (run, lambda: make_twin(top, tmp_path)):
+        with pytest.raises(KilnError, match=rf"{name}: {told}(.|\n)*next step: make it"):
+            make()
+    assert not tool.deployed
 
 
 def make_twin(top: Path, tmp_path: Path) -> Path:

@@ -24,8 +24,10 @@ from facekiln.chips.sophon.reach import measure_reach, write_pictures
 from facekiln.chips.sophon.settings import CalibrateSettings, check_search
 from facekiln.chips.sophon.table import Table, check_batch, check_table, read_table, write_table
 from facekiln.chips.sophon.tool import job_folder
+from facekiln.chips.sophon.top_record import check_whole
 from facekiln.errors import KilnError
 from facekiln.provenance import tool_versions, write_record
+from facekiln.quant.names import METHODS
 from facekiln.quant.ranges import Ranges, ranges_of_onnx, read_ranges
 
 
@@ -116,7 +118,8 @@ def calibrate_file(
         GateError: a result reaches something else than its ranges say.
     """
     check_search(settings)
-    by, _, method = settings.method.partition(":")
+    by, _, method = _method(settings.method)
+    check_whole(top.parent)
     used = [path for path in (single,) if path is not None]
     with job_folder(output) as folder:
         if by == OURS:
@@ -153,6 +156,19 @@ def calibrate_file(
         },
     )
     return made
+
+
+def _method(wanted: str) -> tuple[str, str, str]:
+    by, colon, method = wanted.partition(":")
+    if by not in (OURS, "tool") or (by == OURS and method not in METHODS):
+        raise KilnError(
+            "is no method of calibration",
+            where="calibrate.method, or --method",
+            value=wanted,
+            limit=", ".join(f"{OURS}:{name}" for name in METHODS) + ", tool:...",
+            hint="facekiln sophon calibrate --help",
+        )
+    return by, colon, method
 
 
 def _ranges(path: Path | None, onnx: Path | None, set_sha256: str | None, method: str) -> Ranges:

@@ -24,10 +24,11 @@ from facekiln.chips.sophon.qtable import read_qtable
 from facekiln.chips.sophon.settings import DeploySettings
 from facekiln.chips.sophon.tables import QTABLE, TABLE, Tables, stage_tables
 from facekiln.chips.sophon.tool import job_folder, run_tool
+from facekiln.chips.sophon.top_record import check_top
 from facekiln.chips.sophon.transform import INPUT, REFERENCE, TOP, stage
 from facekiln.errors import GateError, KilnError
 from facekiln.progress import log
-from facekiln.provenance import read_record, tool_versions, write_record
+from facekiln.provenance import tool_versions, write_record
 
 _BMODEL = "net.bmodel"
 _MEMORY = re.compile(r"device mem size: (\d+) \(weight: (\d+), instruct: (\d+), runtime: (\d+)\)")
@@ -107,27 +108,6 @@ def lowered_name(job: Path) -> Path:
             limit="one *_tpu.mlir",
         )
     return found[0]
-
-
-def check_top(top: Path, artifact: Artifact) -> None:
-    """Check by its record that a transform is of an artifact's model, size and batch.
-
-    Each of the tool's checks would pass: they compare what is there with itself, not with the name.
-
-    Raises:
-        KilnError: it has no record, or is of another.
-    """
-    record = read_record(top / TOP)
-    wanted = {"model": artifact.model, "size": artifact.size, "batch": artifact.batch}
-    found = {name: record.settings.get(name) for name in wanted} if record else None
-    if found != wanted:
-        raise KilnError(
-            f"is no transform of what {artifact.stem}.bmodel names",
-            file=top / TOP,
-            value=found or "no record",
-            limit=wanted,
-            hint="facekiln sophon transform --help; the .bmodel's name says what it is",
-        )
 
 
 def compile_file(
@@ -216,6 +196,14 @@ def _checks(printed: str, artifact: Artifact) -> tuple[Comparison, Comparison]:
             file=artifact.path,
             value=[one.target for one in found],
             limit="quantised against float, and simulated against quantised",
+        )
+    if not quantised[0].tensors or len(quantised[0].tensors) < len(simulated[0].tensors):
+        raise GateError(
+            "its outputs were not all compared with the float ones",
+            file=artifact.path,
+            value=f"{len(quantised[0].tensors)} outputs",
+            limit=len(simulated[0].tensors) or "one at least",
+            hint=f"is {REFERENCE} whole? Make the transform again: facekiln sophon transform --help",
         )
     return quantised[0], simulated[0]
 

@@ -182,7 +182,12 @@ def parse_mlir(text: str, file: Path | str = "mlir") -> Mlir:
         if not types:
             continue
         if not names:
-            raise KilnError(f"operator tpu_mlir.{found[3]} has no name", file=file, where=f"line {number}")
+            raise KilnError(
+                f"operator tpu_mlir.{found[3]} has no name",
+                file=file,
+                where=f"line {number}",
+                hint="was the file cut off? Make it again: facekiln sophon transform --help",
+            )
         given = _OPERANDS.match(found[4])
         fed = [owners.get(one) for one in re.findall(r"%\w+(?:#\d+)?", given[1] if given else "")]
         ops.append(MlirOp(names[0], names, found[3], tuple(one[0] for one in fed if one), types))

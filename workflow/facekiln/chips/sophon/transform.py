@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from facekiln.artifact import atomic_folder, check_folder
+from facekiln.artifact import atomic_folder, check_folder, sha256_of
 from facekiln.chips.sophon.artifacts import check_batch
 from facekiln.chips.sophon.batch import prove_batch, with_batch
 from facekiln.chips.sophon.compare_text import check_passed, parse_comparisons
@@ -34,6 +34,8 @@ from facekiln.quant.run import Arrays, pictures_of_set
 
 TOP, WEIGHTS, INPUT, REFERENCE = "top.mlir", "weights.npz", "input.npz", "reference.npz"
 FILES = (TOP, WEIGHTS, INPUT, REFERENCE)
+# Of the record: sha256 of the files beside top.mlir.
+FILES_FACT = "files_sha256"
 # Its onnx 1.14.1 and onnxruntime 1.16.3 read IR up to 9; a newer file ends in "local variable 'session'".
 _IR_READ, _IR_WRITTEN = 9, 8
 # Of the output's scale: the tool's float32 sums stay a hundred times below.
@@ -273,6 +275,7 @@ def _record(
             "least_cosine": done.least_cosine,
             "error_over_scale": done.errors,
             "batch_error_over_scale": done.batch_error,
+            FILES_FACT: {name: sha256_of(output / name) for name in FILES if name != TOP},
         },
     )
 

@@ -17,6 +17,7 @@ from facekiln.chips.sophon.environment import Environment
 from facekiln.chips.sophon.settings import DeploySettings
 from facekiln.chips.sophon.tables import Tables, stage_tables
 from facekiln.chips.sophon.tool import job_folder, run_tool
+from facekiln.chips.sophon.top_record import check_whole
 from facekiln.chips.sophon.transform import TOP, WEIGHTS, copy_with_weights, stage
 from facekiln.errors import KilnError
 from facekiln.provenance import read_record, tool_versions, write_record
@@ -50,6 +51,7 @@ def twin_file(
         raise KilnError("has no record of its compilation", file=bmodel, hint="compile it with facekiln")
     if record.sha256 != sha256_of(bmodel):
         raise KilnError("is not the file that its record tells of", file=bmodel, hint="compile it again")
+    check_whole(top)
     with job_folder(output) as job:
         stage(top, job)
         stage_tables(tables, job, artifact.chip)
