@@ -105,11 +105,27 @@ def save_onnx(model: onnx.ModelProto, path: Path | str) -> None:
     write_bytes(path, model.SerializeToString(deterministic=True))
 
 
+def _refuse_external(model: onnx.ModelProto, path: Path | str) -> None:
+    """Refuse weights in a file of their own: one file is what has a hash, is sent and is recorded."""
+    constants = [attribute.t for node in model.graph.node for attribute in node.attribute]
+    for tensor in (*model.graph.initializer, *constants):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            named = {entry.key: entry.value for entry in tensor.external_data}
+            raise KilnError(
+                "keeps its weights in another file, which facekiln does not read",
+                file=path,
+                where=f"tensor {tensor.name}",
+                value=named.get("location"),
+                hint='put them into one, with that file beside it: python -c "import onnx; '
+                "onnx.save(onnx.load('IN.onnx'), 'OUT.onnx')\"",
+            )
+
+
 def load_onnx(path: Path | str) -> onnx.ModelProto:
     """Read and check an ONNX model.
 
     Raises:
-        KilnError: missing, truncated, not ONNX, or not valid.
+        KilnError: missing, truncated, not ONNX, not valid, or with weights in another file.
     """
     data = read_bytes(path)
     if data[:64].lstrip()[:1] == b"<":
@@ -120,7 +136,10 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
         )
     try:
         model = onnx.load_from_string(data)
+        _refuse_external(model, path)
         onnx.checker.check_model(model)
+    except KilnError:
+        raise
     except Exception as error:  # protobuf and the checker raise unrelated types
         raise KilnError(
             f"is not a valid ONNX model: {_first_line(error)}", file=path, hint=foreign_hint(data)
