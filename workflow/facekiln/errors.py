@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # All of C0 and C1 but tab and line feed: a terminal obeys them.
@@ -64,8 +66,21 @@ class KilnError(Exception):
             message += f"\n  next step: {hint}"
         super().__init__(printable(message))
         self.what = printable(what)
+        self.file = file
         self.hint = hint
 
 
 class GateError(KilnError):
     """A measured figure is outside its gate (exit status 3)."""
+
+
+@contextmanager
+def in_file(file: Path | str) -> Iterator[None]:
+    """Let an error of what is done with a file name it, where it names none: of a layer, of a parameter."""
+    try:
+        yield
+    except KilnError as error:
+        if error.file is not None:
+            raise
+        kind = GateError if isinstance(error, GateError) else KilnError
+        raise kind(str(error), file=file) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facekiln.commands import add_config, add_verb
+from facekiln.errors import in_file
 from facekiln.quant.names import METHODS
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ def _convert(options: argparse.Namespace) -> None:
     from facekiln.progress import log
 
     model = load_config(options.config).model(options.model)
-    _, edits, proof = convert_file(options.onnx, model, options.size, _settings(options), options.output)
+    settings = _settings(options)
+    with in_file(options.onnx):
+        _, edits, proof = convert_file(options.onnx, model, options.size, settings, options.output)
     _tell(options.output)
     for edit in edits:
         log.info("%-12s %s", edit.rule.removeprefix("NCNN-").lower(), edit.change)
@@ -155,7 +158,8 @@ def _convert(options: argparse.Namespace) -> None:
 def _halve(options: argparse.Namespace) -> None:
     from facekiln.chips.ncnn.build_file import store_fp16_file
 
-    store_fp16_file(options.param, options.output)
+    with in_file(options.param):
+        store_fp16_file(options.param, options.output)
     _tell(options.output)
 
 
@@ -167,16 +171,18 @@ def _quantise(options: argparse.Namespace) -> None:
     from facekiln.quant.run import pictures_of_set
 
     model = load_config(options.config).model(options.model)
-    built = quantise_file(
-        options.param,
-        Source(options.onnx, options.ranges, options.table),
-        pictures_of_set(options.calibration, model),
-        model,
-        options.size,
-        _settings(options),
-        options.output,
-        table_out=options.table_output,
-    )
+    pictures, settings = pictures_of_set(options.calibration, model), _settings(options)
+    with in_file(options.param):
+        built = quantise_file(
+            options.param,
+            Source(options.onnx, options.ranges, options.table),
+            pictures,
+            model,
+            options.size,
+            settings,
+            options.output,
+            table_out=options.table_output,
+        )
     _tell(options.output)
     steps = max((one.worst for one in built.proofs if one.requantised), default=0.0)
     error = max((one.worst for one in built.proofs if not one.requantised), default=0.0)
@@ -200,7 +206,8 @@ def _run(options: argparse.Namespace) -> None:
     from facekiln.vision.preprocess import fit
 
     model = load_config(options.config).model(options.model)
-    stage = NcnnStage(options.param, model)
+    with in_file(options.param):
+        stage = NcnnStage(options.param, model)
     size = model.size(options.size)
     picture, _ = fit(read_image(options.image), size, model.input.resize)
     outputs = stage.run(picture)

@@ -10,7 +10,7 @@ from pathlib import Path
 from facekiln.artifact import atomic_path
 from facekiln.chips.ncnn.param import Graph, Layer, read_param
 from facekiln.chips.ncnn.weights import STORAGE, Blob, Weights, bin_bytes, int8_term, read_bin
-from facekiln.errors import KilnError
+from facekiln.errors import KilnError, in_file
 
 _STAMP = re.compile(r"_w[0-9a-f]{8}$")
 
@@ -64,9 +64,10 @@ def read_model(param: Path | str) -> NcnnModel:
     """
     weights_file = bin_of(param)
     graph = read_param(param)
-    model = NcnnModel(_named(graph, None), read_bin(weights_file, graph))
-    check_weights(model, param)
-    stamped = _named(graph, weights_file.read_bytes())
+    with in_file(param):
+        model = NcnnModel(_named(graph, None), read_bin(weights_file, graph))
+        check_weights(model, param)
+        stamped = _named(graph, weights_file.read_bytes())
     if graph not in (model.graph, stamped):
         raise KilnError(
             "is not the .bin that this .param was written with",
