@@ -25,7 +25,7 @@ def test_it_stays_a_little_ahead_and_no_more() -> None:
 
     results = ahead(make, range(100), depth=2)
     assert next(results) == 0
-    for _ in range(100):
+    for _ in range(6000):
         if len(started) == 3:
             break
         time.sleep(0.01)

@@ -27,7 +27,7 @@ if sys.argv[2] == "without-pidfd":
 end_on_sigterm()
 try:
     Path(sys.argv[1]).write_text("begun")
-    time.sleep(20)
+    time.sleep(200)
 except KeyboardInterrupt:
     Path(sys.argv[1]).write_text("ended")
 """
@@ -76,10 +76,10 @@ def test_job_of_a_killed_snakemake_ends_as_after_ctrl_c(
 ) -> None:
     told = tmp_path / "told"
     with parent_of(tmp_path, name, CHILD, str(told), how, *between) as parent:
-        assert _is(told, "begun", 20)
+        assert _is(told, "begun", 90)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        assert _is(told, "ended", 10 if ends else 1.5) is ends
+        assert _is(told, "ended", 90 if ends else 1.5) is ends
 
 
 @ends_here

@@ -219,6 +219,10 @@ def test_a_silent_server_is_given_up(tmp_path: Path, server: Server, monkeypatch
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.1)
     server.answers = [lambda _handler: time.sleep(0.3)]
     assert "timed out" in refused(server, tmp_path)
+    for _ in range(600):  # its threads may come to it later than we give up
+        if server.asked == 2:
+            break
+        time.sleep(0.05)
     assert server.asked == 2
 
 
@@ -233,16 +237,16 @@ def test_a_trickling_server_is_given_up(
         handler.send_response(200)
         handler.end_headers()
         try:
-            for _ in range(100):
-                handler.wfile.write(b"y")
+            for _ in range(3000):
                 sent.append(1)
+                handler.wfile.write(b"y")
                 time.sleep(0.02)
         except OSError:
             return
 
     server.answers = [trickle]
     assert "is not complete after" in refused(server, tmp_path)
-    assert 0 < len(sent) < 100
+    assert 0 < len(sent) < 3000
 
 
 def test_no_network_is_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -317,7 +317,7 @@ def test_the_drivers_lines_come_while_it_runs(
     log.addHandler(handler)
     try:
         with caplog.at_level("INFO", logger="facekiln"), _heard():
-            run_job(folder, _sdk(timeout_minutes=0.3), [sys.executable])
+            run_job(folder, _sdk(timeout_minutes=3), [sys.executable])
     finally:
         log.removeHandler(handler)
     assert "| SDK: hello" in caplog.text and "calibrating" in capsys.readouterr().err

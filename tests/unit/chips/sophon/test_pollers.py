@@ -49,7 +49,7 @@ def start() -> Iterator[Start]:
 
     yield run
     for process in started:
-        process.communicate(timeout=10)
+        process.communicate(timeout=90)
 
 
 def priorities(process: int) -> dict[str, int]:

@@ -120,7 +120,7 @@ def test_a_tool_here(tmp_path: Path, settings: TengineSettings) -> None:
     ],
 )
 def test_tools_that_fail(tmp_path: Path, settings: TengineSettings, body: str, message: str) -> None:
-    found = _tools(settings, mode="local", timeout_minutes=0.01)
+    found = _tools(settings, mode="local", timeout_minutes=0.01 if "sleep" in body else 5)
     with pytest.raises(KilnError, match=message):
         run_tool(found.tools, [_script(tmp_path / "tool", body)], [], tmp_path, key="tools.convert")
 
