@@ -212,7 +212,8 @@ class Proxy:
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
 
     def _accept(self) -> None:
         while True:
@@ -280,6 +281,10 @@ class Proxy:
     def close(self) -> None:
         """End it."""
         self.paused_at = None
+        # Only closed, it is waited at further on, in the end by its number, which is the next one's then.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(60)
         self._listener.close()
         self.cut()
 
