@@ -50,6 +50,15 @@ def test_what_is_wrong_is_told(folder: Path, kind: str, annotation: str, told: s
 _FACE = "<annotation><object><name>face</name><bndbox>{box}</bndbox></object></annotation>"
 
 
+def refusal(
+    folder: Path, kind: str, annotation: str, capsys: pytest.CaptureFixture[str], images: str = "."
+) -> str:
+    """Declare a dataset that is refused, and return what is told."""
+    verb = ["dataset", "declare", "mine", "--kind", kind, "--folder", str(folder), "--images", images]
+    assert main([*verb, "--annotation", annotation, "--licence", "made here"]) == 1
+    return capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("kind", "file", "text", "told"),
     [
@@ -68,9 +77,7 @@ def test_broken_annotations_are_named_with_the_next_step(
 ) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / file).write_text(text)
-    verb = ["dataset", "declare", "mine", "--kind", kind, "--folder", str(tmp_path), "--images", "."]
-    assert main([*verb, "--annotation", "notes", "--licence", "made here"]) == 1
-    told_all = capsys.readouterr().err
+    told_all = refusal(tmp_path, kind, "notes", capsys)
     assert re.search(told, told_all) and "next step: " in told_all
 
 
@@ -88,9 +95,7 @@ def test_broken_lists_are_named_with_the_next_step(
     tmp_path: Path, kind: str, text: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "list.txt").write_text(text, errors="surrogateescape")
-    verb = ["dataset", "declare", "mine", "--kind", kind, "--folder", str(tmp_path), "--images", "."]
-    assert main([*verb, "--annotation", "list.txt", "--licence", "made here"]) == 1
-    told_all = capsys.readouterr().err
+    told_all = refusal(tmp_path, kind, "list.txt", capsys)
     assert re.search(told, told_all) and "next step: " in told_all
 
 
@@ -105,6 +110,4 @@ def test_300w_lp_files_that_are_none(
 
     (tmp_path / "AFW").mkdir()
     savemat(tmp_path / "AFW" / "a.mat", {"pt2d": points or [[1.0] * 68] * 2, "Pose_Para": [[0.0] * 7]})
-    verb = ["dataset", "declare", "mine", "--kind", "300w_lp", "--folder", str(tmp_path), "--images", images]
-    assert main([*verb, "--annotation", "AFW", "--licence", "made here"]) == 1
-    assert told in capsys.readouterr().err
+    assert told in refusal(tmp_path, "300w_lp", "AFW", capsys, images)
