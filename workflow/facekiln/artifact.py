@@ -233,15 +233,19 @@ def read_bytes(path: Path | str) -> bytes:
         raise unreadable(path, error) from error
 
 
-def read_text(path: Path | str) -> str:
+def read_text(path: Path | str, errors: str = "strict") -> str:
     """Read a whole UTF-8 text file.
+
+    Args:
+        path: the file.
+        errors: what becomes of other bytes, as `bytes.decode` takes it.
 
     Raises:
         KilnError: it cannot be read, or is not UTF-8.
     """
     try:
         readable_size(path)
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8", errors=errors)
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeDecodeError as error:

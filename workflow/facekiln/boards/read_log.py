@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facekiln.artifact import sha256_of
+from facekiln.artifact import read_text, sha256_of
 from facekiln.boards.bench import read_bench
 from facekiln.boards.bench_log import runs_in
 from facekiln.boards.runner import RunResult
@@ -15,7 +15,6 @@ from facekiln.boards.timing import Timing
 from facekiln.boards.virtual.forms import MARK
 from facekiln.config import known
 from facekiln.errors import KilnError
-from facekiln.unreadable import readable_size, unreadable
 
 
 @dataclass(frozen=True)
@@ -154,16 +153,7 @@ def read_log(log: Path, tool: str, asked: Asked, stderr: Path | None = None) -> 
         KilnError: no such file or tool, a run failed, or its output cannot be read for certain.
     """
     read = _READERS[known(tool, _READERS, "tool whose log can be read")]
-    texts = []
-    for path in (log, stderr):
-        if path is None:
-            texts.append("")
-            continue
-        try:
-            readable_size(path)
-            texts.append(path.read_text(encoding="utf-8", errors="replace"))
-        except OSError as error:
-            raise unreadable(path, error) from error
+    texts = [read_text(path, errors="replace") if path else "" for path in (log, stderr)]
     virtual = any(MARK in text for text in texts)
     runs = runs_in(texts[0])
     if not runs:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from statistics import fmean, variance
 from typing import Any
 
-from facekiln.artifact import sha256_of
+from facekiln.artifact import read_text, sha256_of
 from facekiln.boards.bench import read_bench
 from facekiln.boards.statistics import Interval, t95
 from facekiln.boards.verdict import NOISY
@@ -23,7 +23,6 @@ from facekiln.boards.virtual.forms import MARK
 from facekiln.errors import KilnError
 from facekiln.evaluation.gates import Verdict
 from facekiln.targets import RESULTS
-from facekiln.unreadable import readable_size, unreadable
 from facekiln.verdict import FAILED, PASSED, UNPROVEN, WARNED
 
 METHODS = ("intervals", "vendor")
@@ -73,11 +72,7 @@ def read_speed(path: Path, like: Speed | None = None) -> Speed:
 
     if like is None:
         raise KilnError("is no bench record", file=path, hint="facekiln bench run writes one")
-    try:
-        readable_size(path)
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise unreadable(path, error) from error
+    text = read_text(path, errors="replace")
     found = mm_run.timings(mm_run.parse(text), batch=int(like.about["batch"]))
     if len(found) != 1:
         raise KilnError("a log of one device and one shape is needed", file=path, value=len(found))

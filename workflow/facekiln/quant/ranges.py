@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -214,14 +215,10 @@ def read_ranges(path: Path | str) -> Ranges:
 def _refuse_odd(value: Mapping[str, Any], path: Path | str) -> None:
     """Refuse what the schema cannot: names given twice, and tensors without one of the methods."""
     for section in ("tensors", "weights"):
-        names = [entry["name"] for entry in value[section]]
-        twice = (
-            next((name for name in names if names.count(name) > 1), None)
-            if len({*names}) < len(names)
-            else None
-        )
-        if twice is not None:
-            raise KilnError(f"names '{twice}' twice", file=path, where=section, hint=_AGAIN)
+        names = Counter(entry["name"] for entry in value[section])
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise KilnError(f"names '{twice[0]}' twice", file=path, where=section, hint=_AGAIN)
     for entry in value["tensors"]:
         missing = set(value["methods"]) - set(entry["thresholds"])
         if missing:

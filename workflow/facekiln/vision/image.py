@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facekiln.artifact import write_bytes
+from facekiln.artifact import read_bytes, write_bytes
 from facekiln.errors import KilnError
-from facekiln.unreadable import readable_size, unreadable
 from facekiln.vision.detect import Faces
 
 Picture = NDArray[np.uint8]
@@ -44,11 +43,7 @@ def read_image(path: Path | str, shrink: int = 1) -> Picture:
     Raises:
         KilnError: missing, unreadable, or not a whole picture.
     """
-    try:
-        readable_size(path)
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
+    data = read_bytes(path)
     # libjpeg may fill what is missing with grey and only warn, so look for the end marker ourselves.
     if data.startswith(_JPEG_START) and not _jpeg_ends(data):
         raise KilnError(

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from facekiln.artifact import write_text
+from facekiln.artifact import read_bytes, write_text
 from facekiln.errors import KilnError
-from facekiln.unreadable import readable_size, unreadable
 
 MAGIC = "7767517"
 _ARRAY = -23300
@@ -260,11 +259,9 @@ def read_param(path: Path | str) -> Graph:
     Raises:
         KilnError: missing, no text, or wrong.
     """
+    data = read_bytes(path)
     try:
-        readable_size(path)
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise unreadable(path, error) from error
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise KilnError(
             "is no ncnn .param text",

@@ -118,7 +118,7 @@ def calibrate_file(
         GateError: a result reaches something else than its ranges say.
     """
     check_search(settings)
-    by, _, method = _method(settings.method)
+    by, method = _method(settings.method)
     check_whole(top.parent)
     used = [path for path in (single,) if path is not None]
     with job_folder(output) as folder:
@@ -158,8 +158,8 @@ def calibrate_file(
     return made
 
 
-def _method(wanted: str) -> tuple[str, str, str]:
-    by, colon, method = wanted.partition(":")
+def _method(wanted: str) -> tuple[str, str]:
+    by, _, method = wanted.partition(":")
     if by not in (OURS, "tool") or (by == OURS and method not in METHODS):
         raise KilnError(
             "is no method of calibration",
@@ -168,7 +168,7 @@ def _method(wanted: str) -> tuple[str, str, str]:
             limit=", ".join(f"{OURS}:{name}" for name in METHODS) + ", tool:...",
             hint="facekiln sophon calibrate --help",
         )
-    return by, colon, method
+    return by, method
 
 
 def _ranges(path: Path | None, onnx: Path | None, set_sha256: str | None, method: str) -> Ranges:

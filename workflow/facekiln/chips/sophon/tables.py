@@ -39,12 +39,12 @@ def stage_tables(tables: Tables, job: Path, chip: str) -> None:
         KilnError: one cannot be read, or is of another network or chip: the tool would take long for it, or
             pass over rows that it does not know.
     """
-    network = read_mlir(job / TOP) if tables.files() else None
-    for path, name in ((tables.calibration, TABLE), (tables.mixed, QTABLE)):
-        if path is None or network is None:
-            continue
-        if name == TABLE:
-            check_table(read_table(path), network, path)
-        else:
-            check_qtable(read_qtable(path), network, chip, path)
-        write_bytes(job / name, read_bytes(path))
+    if not tables.files():
+        return
+    network = read_mlir(job / TOP)
+    if tables.calibration:
+        check_table(read_table(tables.calibration), network, tables.calibration)
+        write_bytes(job / TABLE, read_bytes(tables.calibration))
+    if tables.mixed:
+        check_qtable(read_qtable(tables.mixed), network, chip, tables.mixed)
+        write_bytes(job / QTABLE, read_bytes(tables.mixed))

@@ -8,7 +8,7 @@ from facekiln.artifact import sha256_of
 from facekiln.chips.sophon.artifacts import Artifact
 from facekiln.chips.sophon.transform import FILES_FACT, TOP
 from facekiln.errors import KilnError
-from facekiln.provenance import read_record
+from facekiln.provenance import Record, read_record
 
 _AGAIN = "make it again: facekiln sophon transform --help"
 
@@ -32,7 +32,7 @@ def check_top(top: Path, artifact: Artifact) -> None:
             limit=wanted,
             hint="facekiln sophon transform --help; the .bmodel's name says what it is",
         )
-    check_whole(top)
+    _check_files(top, record)
 
 
 def check_whole(top: Path) -> None:
@@ -46,7 +46,10 @@ def check_whole(top: Path) -> None:
     Raises:
         KilnError: a file is missing, or was changed or cut off since.
     """
-    record = read_record(top / TOP)
+    _check_files(top, read_record(top / TOP))
+
+
+def _check_files(top: Path, record: Record | None) -> None:
     if record is None:
         return
     for name, noted in {TOP: record.sha256, **record.facts.get(FILES_FACT, {})}.items():

@@ -14,9 +14,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from facekiln.artifact import read_bytes
 from facekiln.config import known
 from facekiln.errors import KilnError
-from facekiln.unreadable import readable_size, unreadable
 
 GROUP_KEYS = ("image_list", "image_type", "norm_type", "mean_file")
 IMAGE_TYPES = {0: "S32 feature map or vector", 1: "U8 gray or RGB", 3: "YVU420SP", 5: "YVU422SP"}
@@ -248,11 +248,9 @@ def read_cfg(path: Path | str) -> MapperConfig:
     Raises:
         KilnError: unreadable, not UTF-8 text, or see `parse_cfg`.
     """
+    data = read_bytes(path)
     try:
-        readable_size(path)
-        return parse_cfg(Path(path).read_text(encoding="utf-8"), path)
-    except OSError as error:
-        raise unreadable(path, error) from error
+        return parse_cfg(data.decode("utf-8"), path)
     except UnicodeDecodeError as error:
         raise KilnError("is not UTF-8 text", file=path) from error
 
